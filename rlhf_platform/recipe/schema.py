@@ -1,0 +1,233 @@
+"""Every key of a recipe, with its unit, range and reason. Importing this file imports no torch.
+
+The dataclasses are OmegaConf structured configs: an unknown key or a wrong type is refused. Ranges are in each
+field's metadata (`at_least`, `at_most`, `above`, `choices`) and are checked by `recipe.validate`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def key(default: Any, **bounds: Any) -> Any:
+    """A field with a default and bounds: `at_least`, `at_most` (inclusive), `above` (exclusive) or `choices`."""
+    return field(default=default, metadata=bounds)
+
+
+@dataclass
+class TinyBackbone:
+    """Sizes of a backbone built from nothing, in the layout of `backbone.adapter`. About 1.6 M parameters by default."""
+
+    hidden_size: int = key(128, at_least=32, at_most=1024)
+    """Width of encoder and decoder."""
+    decoder_layers: int = key(4, at_least=1, at_most=48)
+    encoder_layers: int = key(3, at_least=1, at_most=48)
+    attention_heads: int = key(4, at_least=1, at_most=64)
+    """Heads of encoder and decoder; the decoder's are 32 wide, the least that vLLM's CPU attention takes."""
+    key_value_heads: int = key(2, at_least=1, at_most=64)
+    conv_channels: int = key(32, at_least=8, at_most=512)
+    """Channels of the three convolutions that turn 100 frames a second into 13 positions a second."""
+    text_pieces: int = key(400, at_least=256, at_most=100_000)
+    """Byte-level text pieces, learnt from the training texts."""
+    audio_slots: int = key(256, at_least=0, at_most=65_536)
+    """Codec tokens kept in the vocabulary for the TTS branch."""
+    max_positions: int = key(512, at_least=64, at_most=131_072)
+    """Prompt and completion together, in tokens."""
+    seed: int = key(0, at_least=0)
+    """Seed of the initial weights, apart from the run's `seed` so that runs share a warm start."""
+
+
+@dataclass
+class BackboneConfig:
+    """The audio-language model all branches share."""
+
+    adapter: str = key("qwen3_asr", choices=("qwen3_asr",))
+    """Which layout of `policies/` reads, feeds and exports the model."""
+    path: str | None = None
+    """A checkpoint in Hugging Face layout (folder or hub name); none: build `tiny`."""
+    tiny: TinyBackbone = field(default_factory=TinyBackbone)
+    window: float = key(4.0, above=0.0, at_most=1200.0)
+    """Longest clip in seconds; a longer one is refused, never cut."""
+    dtype: str = key("float32", choices=("float32", "bfloat16"))
+    """Of weights in rollout and learner alike; log-prob parity below 1e-4 needs float32."""
+
+
+@dataclass
+class DataConfig:
+    """Where prompts come from."""
+
+    manifest: str | None = None
+    """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
+    demo: str | None = key(None, choices=(None, "callsigns"))
+    """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
+    train_split: str = "train"
+    eval_split: str = "heldout"
+
+
+@dataclass
+class SFTConfig:
+    """Warm start: supervised training on transcripts (TRL SFTTrainer on DeepSpeed), cached by recipe, data and code."""
+
+    steps: int = key(0, at_least=0)
+    """Optimiser steps; 0 starts RL from the backbone as it is."""
+    batch_size: int = key(32, at_least=1)
+    """Clips per step."""
+    learning_rate: float = key(1e-3, above=0.0, at_most=1.0)
+    """Peak, reached after `warmup_steps`, then falling to 0 along a cosine."""
+    warmup_steps: int = key(50, at_least=0)
+    weight_decay: float = key(0.01, at_least=0.0, at_most=1.0)
+    max_grad_norm: float = key(1.0, above=0.0)
+    spec_augment: bool = False
+    """Mask bands of time and frequency (1904.08779), as StepAudio 2.5 does in ASR SFT."""
+    seed: int = key(0, at_least=0)
+    """Order of clips and masks, apart from the run's `seed` so that runs share a warm start."""
+
+
+@dataclass
+class AlgorithmConfig:
+    """How rewards become a gradient. `type: grpo` alone is GRPO as in DeepSeekMath (2402.03300)."""
+
+    type: str = key("grpo", choices=("grpo",))
+    group_size: int = key(8, at_least=1, at_most=1024)
+    """Samples per prompt, compared with each other; GRPO needs at least 2."""
+    clip_ratio: float = key(0.2, above=0.0, at_most=1.0)
+    """The policy ratio is clipped to [1 - clip_ratio, 1 + clip_ratio]."""
+    kl_coef: float = key(0.04, at_least=0.0, at_most=10.0)
+    """Weight of the KL to the frozen warm start in the loss; 0 keeps no reference in memory."""
+    importance_cap: float = key(2.0, at_least=1.0, at_most=100.0)
+    """Cap of the weight learner/rollout that corrects what rollout and learner compute differently (law 6)."""
+    epochs: int = key(1, at_least=1, at_most=16)
+    """Passes over the samples of a step."""
+    minibatches: int = key(1, at_least=1, at_most=64)
+    """Optimiser steps per pass."""
+
+
+@dataclass
+class RolloutConfig:
+    """Generation with vLLM."""
+
+    workers: int = key(1, at_least=1)
+    cpus: int = key(1, at_least=1)
+    """Cores per worker; its threads are set to exactly that."""
+    prompts_per_step: int = key(16, at_least=1)
+    """Prompts over all workers; samples per step are this times `algorithm.group_size`."""
+    temperature: float = key(1.0, above=0.0, at_most=10.0)
+    top_p: float = key(1.0, above=0.0, at_most=1.0)
+    """1 is required for now: a cut tail changes the distribution that the learner must reproduce."""
+    max_new_tokens: int = key(32, at_least=1)
+    kv_cache_gib: float = key(0.5, above=0.0)
+    """Memory for the KV cache per worker, GiB."""
+
+
+@dataclass
+class RewardConfig:
+    """One term of the reward, a weighted sum."""
+
+    fn: str = MISSING
+    """`package.module:name`, or `file.py:name` relative to the recipe (docs/rewards.md)."""
+    name: str = ""
+    """Name in metrics and tables; the function's name by default."""
+    weight: float = key(1.0, at_least=-1000.0, at_most=1000.0)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to the function as keywords."""
+    timeout: float = key(30.0, above=0.0)
+    """Seconds for one sample; after that the sample's outcome is `Failed(timeout)`."""
+
+
+@dataclass
+class ScoringConfig:
+    """The reward workers."""
+
+    workers: int = key(1, at_least=1)
+    cpus: float = key(0.25, above=0.0)
+    """Cores per worker. Verifiable rewards need little; below 1 a core is shared with other light actors."""
+    max_failure_rate: float = key(0.1, at_least=0.0, at_most=1.0)
+    """Share of a step's samples that may fail before the run stops."""
+
+
+@dataclass
+class LearnerConfig:
+    """The DeepSpeed learner."""
+
+    workers: int = key(1, at_least=1)
+    """Ranks, one actor each."""
+    cpus: int = key(1, at_least=1)
+    """Cores per rank; its threads are set to exactly that."""
+    zero_stage: int = key(0, at_least=0, at_most=3)
+    learning_rate: float = key(1e-6, above=0.0, at_most=1.0)
+    """1e-6 suits full-size models; the tiny backbone takes about 1e-4."""
+    warmup_steps: int = key(0, at_least=0)
+    weight_decay: float = key(0.0, at_least=0.0, at_most=1.0)
+    max_grad_norm: float = key(1.0, above=0.0)
+    micro_batch_size: int = key(32, at_least=1)
+    """Samples per forward. The loss does not depend on it (law 5), memory does."""
+    freeze_encoder: bool = True
+    """Keep the audio encoder as the warm start left it, as StepAudio 2.5 does."""
+    port: int | None = key(None, at_least=1024, at_most=65_535)
+    """Rendezvous of the ranks on the first learner's machine; none: a free one."""
+
+
+@dataclass
+class EvaluationConfig:
+    """Greedy decoding of the held-out split, before and after RL."""
+
+    max_clips: int | None = key(None, at_least=1)
+    """Evaluate only this many clips, evenly spread over the split; none: all."""
+    bootstrap_samples: int = key(10_000, at_least=100)
+    """Resamples of the paired bootstrap over utterances."""
+    confidence: float = key(0.95, above=0.5, at_most=0.999)
+
+
+@dataclass
+class ClusterConfig:
+    """Where the actors live, and how long anything may wait for them (law 3)."""
+
+    address: str | None = None
+    """A running Ray cluster, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else a local one for this run."""
+    cpus: int = key(2, at_least=1)
+    """Cores of the local cluster."""
+    connect_timeout: float = key(30.0, above=0.0)
+    """Seconds for a Ray address to answer."""
+    start_timeout: float = key(300.0, above=0.0)
+    """Seconds for all actors to be placed and ready."""
+    step_timeout: float = key(600.0, above=0.0)
+    """Seconds for one phase of one step."""
+
+
+@dataclass
+class TrackingConfig:
+    """Metrics go to `metrics.jsonl` always, to Weights & Biases as this says."""
+
+    wandb: str = key("offline", choices=("off", "offline", "online"))
+    project: str = "rlhf-platform"
+    table_rows: int = key(16, at_least=0, at_most=1000)
+    """Rows of the audio table logged after each evaluation."""
+
+
+@dataclass
+class Recipe:
+    """A run."""
+
+    name: str = MISSING
+    """Names `runs/<name>/` and the W&B run."""
+    branch: str = key("asr", choices=("asr",))
+    seed: int = key(0, at_least=0)
+    """Order of prompts and sampling. Weights and warm start have seeds of their own."""
+    steps: int = key(40, at_least=0)
+    """RL steps: rollout, reward, advantage, update, sync."""
+    runs_dir: str = "runs"
+    """Relative to the working directory."""
+    cache_dir: str = ".cache"
+    """Built data and warm starts, relative to the working directory."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    rewards: list[RewardConfig] = field(default_factory=list)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -1,0 +1,85 @@
+"""What travels from a manifest row to a training batch. Plain frozen records; no torch, no Ray.
+
+manifest row -> `Prompt` -> rollout -> `Sample` -> reward -> `ScoredSample` -> advantages -> learner.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Waveform = npt.NDArray[np.float32]
+"""Mono samples (n,) in [-1, 1] at the backbone's rate."""
+
+
+class StopReason(StrEnum):
+    """Why a completion ended."""
+
+    EOS = "eos"
+    """The policy wrote its end token."""
+    LENGTH = "length"
+    """It was cut at `rollout.max_new_tokens`; the text may be unfinished."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to answer: a clip to transcribe, with the reference that rewards compare against."""
+
+    id: str
+    audio: str
+    """Path of the audio file; decoded by `rlhf_platform.data.audio.load_audio` and nothing else."""
+    reference: str
+    language: str
+    """ISO 639-1 code."""
+    speaker: str = ""
+    duration: float = 0.0
+    """Seconds."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One completion of one prompt, as the rollout engine made it."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    """Completion token ids, end token included when there is one."""
+    logprobs: tuple[float, ...]
+    """Behaviour log-prob of each token in nats, of the distribution it was sampled from (law 6)."""
+    text: str
+    stop_reason: StopReason
+    weight_version: int
+    """Version of the weights that generated it; 0 is the warm start."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reward that came out: the weighted total and each term before weighting."""
+
+    value: float
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A reward that did not come out (law 2). It is never turned into a number."""
+
+    kind: str
+    """timeout, raised, not_a_number, wrong_shape or crashed."""
+    message: str
+    term: str = ""
+    """The reward that failed, by its name in the recipe."""
+
+
+Outcome = Scored | Failed
+
+
+@dataclass(frozen=True)
+class ScoredSample:
+    """A sample with what the rewards said of it."""
+
+    sample: Sample
+    outcome: Outcome
