@@ -89,9 +89,7 @@ class Environment:
         same_maker = f"version = {version}\n" in text and text.rstrip().endswith(f"-m venv {self.folder}")
         if not (same_maker and self.python.exists()):
             if self.folder.exists():
-                step(
-                    f"the .venv that is there was made by another Python or elsewhere: {self.folder} is made anew"
-                )
+                step(f"{self.folder} was made by another Python or elsewhere: it is made anew")
                 shutil.rmtree(self.folder)
             command = [sys.executable, "-m", "venv", str(self.folder)]
             made = subprocess.run(command, capture_output=True, text=True)
