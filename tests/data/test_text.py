@@ -1,0 +1,57 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_platform.data.text import normalize, words
+
+LANGUAGES = ["en", "fr", "tr", "zh", "ja", "ko", "th", "hi", "ar", "zh-TW", "EN_us", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("Hello,  World!", "en", "hello world"),
+        ("x-ray", "en", "x ray"),
+        ("Don\u2019t say 'twas the dogs' fault", "en", "don't say twas the dogs fault"),
+        ("rock 'n' roll", "en", "rock n roll"),
+        ("It costs $3.50 (3\u00bd)", "en", "it costs 3 50 31 2"),
+        ("STRASSE stra\u00dfe", "de", "strasse strasse"),
+        ("cafe\u0301 CAF\u00c9", "fr", "caf\u00e9 caf\u00e9"),
+        ("L'\u00e9t\u00e9, aujourd'hui", "fr", "l'\u00e9t\u00e9 aujourd'hui"),
+        ("IŞIK İzmir", "tr", "ışık izmir"),
+        ("IS", "en", "is"),
+        ("\uff28\uff25\uff2c\uff2c\uff2f\u3000\uff11", "en", "hello 1"),
+        ("soft\u00adhyphen zero\u200bwidth", "en", "softhyphen zero width"),
+        ("你好,世界 2", "zh", "你 好 世 界 2"),
+        ("你好", "zh-TW", "你 好"),
+        ("カ\u3099ス", "ja", "ガ ス"),
+        ("한국 말", "ko", "한 국 말"),
+        ("น้ำ", "th", "น้ํ า"),
+        ("हिन्दी में", "hi", "हिन्दी में"),
+        ("...", "en", ""),
+        ("\ud800", "en", ""),
+    ],
+)
+def test_text_is_normalised_as_written_here(text: str, language: str, expected: str) -> None:
+    assert normalize(text, language) == expected
+
+
+def test_word_error_is_character_error_where_words_are_not_spaced() -> None:
+    assert words("你好 世界", "zh") == list("你好世界")
+    assert words("hello world", "en") == ["hello", "world"]
+
+
+@settings(max_examples=300)
+@given(st.text(), st.sampled_from(LANGUAGES))
+def test_normalising_twice_changes_nothing(text: str, language: str) -> None:
+    once = normalize(text, language)
+    assert normalize(once, language) == once
+    assert words(text, language) == once.split()
+    assert once == " ".join(once.split())
+
+
+def test_every_character_between_letters_is_normalised_and_stable() -> None:
+    for language in ("en", "zh"):
+        for point in range(0x20000):
+            once = normalize(f"a{chr(point)}b", language)
+            assert normalize(once, language) == once, hex(point)
