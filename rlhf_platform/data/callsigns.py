@@ -1,0 +1,245 @@
+"""The demo data set `callsigns`: one to five words of spelling alphabet and digits, such as "alpha seven".
+
+One speaker is recorded, the others are synthetic; docs/data.md says what the set shows and what it does not.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from rlhf_platform.data.audio import SAMPLE_RATE, load_audio
+from rlhf_platform.data.manifest import Row, write_manifest
+from rlhf_platform.data.voices import Voice, speak
+from rlhf_platform.errors import DataError
+from rlhf_platform.types import Waveform
+
+BUILDER_VERSION = "1"
+"""Raise it with every change that alters a clip; sets built before are then built anew."""
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LETTERS = (
+    "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india",
+    "juliet", "kilo", "lima", "mike", "november", "oscar", "papa", "quebec", "romeo",
+    "sierra", "tango", "uniform", "victor", "whiskey", "xray", "yankee", "zulu",
+)  # fmt: skip
+VOCABULARY = DIGITS + LETTERS
+
+WORD_COUNTS = {1: 1, 2: 3, 3: 4, 4: 3, 5: 2}
+"""Words in an utterance, and how often in relation to each other."""
+
+RECORDINGS = Path(__file__).parents[2] / "recipes" / "speech" / "callsigns"
+"""One FLAC per word of the vocabulary, by one speaker; ATTRIBUTION.txt is beside them."""
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who speaks: the recorded speaker (no voice) or a synthetic one, whose rate and pitch vary by clip."""
+
+    name: str
+    licence: str
+    voice: Voice | None = None
+
+
+def _espeak(name: str, rate: int, pitch: int) -> Speaker:
+    licence = "output of espeak-ng (GPL-3.0-or-later)"
+    return Speaker(f"espeak-{name}", licence, Voice("espeak", name, rate, pitch))
+
+
+SPEAKERS = {
+    "human": (Speaker("allison", "CC-BY-SA-3.0"),),
+    "neural": (Speaker("hibari", "output of hibari-tts (Apache-2.0)", Voice("hibari", rate=1.0)),),
+    "seen": (
+        _espeak("en-us", 150, 50),
+        _espeak("en-us+f2", 160, 55),
+        _espeak("en-gb-x-rp+m3", 155, 45),
+        _espeak("en-us+m7", 170, 40),
+        _espeak("en-gb-scotland+f4", 150, 60),
+        _espeak("en-us+klatt2", 160, 50),
+        _espeak("en-029+m1", 165, 50),
+        _espeak("en+f5", 175, 65),
+    ),
+    "unseen": (_espeak("en-us+m4", 160, 45), _espeak("en+f1", 160, 50)),
+}
+"""The four groups of speakers; `unseen` speaks in the held-out split only."""
+
+TRAIN_SHARES = {"human": 3, "neural": 3, "seen": 8}
+"""How often each group speaks in the training split."""
+
+_RATES = {"espeak": (0.9, 1.2), "hibari": (0.9, 1.25)}  # drawn anew for each clip, times the voice's own rate
+_PITCH_SPREAD = 10  # either way
+_LONGEST_GAP = 0.06  # seconds between two recorded words
+_SILENCE, _MARGIN = 0.01, 0.025  # amplitude below which an end is cut off, and the seconds of it that stay
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to build."""
+
+    train: int = 4000
+    """Clips of the training split."""
+    human: int = 80
+    """Clips of the held-out split by this group of speakers; so are the next three."""
+    neural: int = 60
+    seen: int = 80
+    unseen: int = 80
+    seed: int = 0
+    longest: float = 4.0
+    """Seconds; every clip is shorter."""
+
+
+def build_callsigns(
+    out_dir: str | Path,
+    plan: Plan = Plan(),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Build the set in `out_dir` (16 kHz FLAC clips, manifest.jsonl) and return the manifest; about a minute.
+
+    The same plan gives the same bits. A folder that holds the same build already is returned at once; the
+    folder appears only when it is whole. `progress(done, total)` is called after each clip. Raises
+    `DataError` if `out_dir` holds anything else, or a voice is not installed.
+    """
+    out = Path(out_dir).absolute()
+    if _holds(out, plan):
+        return out / "manifest.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        unfinished.chmod(0o755)
+        with _one_thread():
+            _write_clips(unfinished, plan, progress)
+        (unfinished / "build.json").write_text(json.dumps(_stamp(plan), indent=1) + "\n")
+        try:
+            os.rename(unfinished, out)
+        except OSError:
+            if not _holds(out, plan):  # else another process built the same set meanwhile
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return out / "manifest.jsonl"
+
+
+def build_key(plan: Plan = Plan()) -> str:
+    """Names a build: eight hex digits that change with the plan and the builder's version."""
+    return hashlib.sha256(json.dumps(_stamp(plan), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _stamp(plan: Plan) -> dict[str, Any]:
+    return {"builder": BUILDER_VERSION, "plan": asdict(plan)}
+
+
+def _holds(out: Path, plan: Plan) -> bool:
+    """`out` is this very build, or there is nothing in the way. Raises `DataError` for anything else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    found = out / "build.json"
+    if found.is_file() and json.loads(found.read_text()) == _stamp(plan):
+        return True
+    what = "another build of callsigns" if found.is_file() else "other files"
+    raise DataError(f"{out}: holds {what}; delete it or name another folder")
+
+
+def _write_clips(folder: Path, plan: Plan, progress: Callable[[int, int], None]) -> None:
+    """Held-out clips first, each with a text of its own, since training clips avoid these texts."""
+    held_out = [group for group in SPEAKERS for _ in range(getattr(plan, group))]
+    clips = [("heldout", number) for number in range(len(held_out))]
+    clips += [("train", number) for number in range(plan.train)]
+    rows: list[Row] = []
+    taken: set[str] = set()
+    for done, (split, number) in enumerate(clips, start=1):
+        rng = random.Random(f"{plan.seed}/{split}/{number}")
+        if split == "heldout":
+            speaker = rng.choice(SPEAKERS[held_out[number]])
+        else:
+            speaker = rng.choice(SPEAKERS[rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()))[0]])
+        text, samples, metadata = _clip(rng, speaker, taken, plan.longest)
+        if split == "heldout":
+            taken.add(text)
+        name = f"{split}/{number:05d}"
+        row = Row(
+            manifest=folder / "manifest.jsonl",
+            number=done,
+            id=name,
+            audio=folder / f"{name}.flac",
+            text=text,
+            language="en",
+            speaker=speaker.name,
+            duration=len(samples) / SAMPLE_RATE,
+            split=split,
+            licence=speaker.licence,
+            sample_rate=SAMPLE_RATE,
+            metadata=metadata,
+        )
+        row.audio.parent.mkdir(exist_ok=True)
+        sf.write(row.audio, samples, SAMPLE_RATE, subtype="PCM_16")
+        rows.append(row)
+        progress(done, len(clips))
+    write_manifest(folder / "manifest.jsonl", rows)
+
+
+def _clip(
+    rng: random.Random, speaker: Speaker, taken: Collection[str], longest: float
+) -> tuple[str, Waveform, dict[str, Any]]:
+    """A text that is not `taken`, its samples, shorter than `longest` seconds, and how they came about."""
+    for _ in range(_TRIES):
+        count = rng.choices(list(WORD_COUNTS), list(WORD_COUNTS.values()))[0]
+        text = " ".join(rng.choices(VOCABULARY, k=count))
+        if text in taken:
+            continue
+        samples, metadata = _utterance(rng, speaker, text)
+        if len(samples) < longest * SAMPLE_RATE:
+            return text, samples, metadata
+    raise DataError(f"callsigns: no clip by {speaker.name} is shorter than {longest:g} s; allow longer ones")
+
+
+def _utterance(rng: random.Random, speaker: Speaker, text: str) -> tuple[Waveform, dict[str, Any]]:
+    """The samples, and how they came about."""
+    if speaker.voice is None:
+        gaps = [round(rng.uniform(0, _LONGEST_GAP) * SAMPLE_RATE) for _ in text.split()]
+        pieces = [np.pad(_recording(word), (gap, 0)) for word, gap in zip(text.split(), gaps, strict=True)]
+        return np.concatenate(pieces), {"source": "recorded"}
+    low, high = _RATES[speaker.voice.engine]
+    voice = replace(speaker.voice, rate=round(speaker.voice.rate * rng.uniform(low, high), 2))
+    metadata: dict[str, Any] = {"source": "synthetic", "engine": voice.engine, "rate": voice.rate}
+    if voice.engine == "espeak":
+        pitch = voice.pitch + rng.randint(-_PITCH_SPREAD, _PITCH_SPREAD)
+        voice = replace(voice, rate=round(voice.rate), pitch=pitch)
+        metadata |= {"rate": voice.rate, "pitch": pitch}
+    return _trim(speak(voice, text, SAMPLE_RATE, rng.randrange(2**31))), metadata
+
+
+def _trim(samples: Waveform) -> Waveform:
+    """Without the silence at both ends, except for a margin."""
+    loud = np.flatnonzero(np.abs(samples) > _SILENCE)
+    margin = round(_MARGIN * SAMPLE_RATE)
+    return samples[max(0, int(loud[0]) - margin) : int(loud[-1]) + margin]
+
+
+@cache
+def _recording(word: str) -> Waveform:
+    return _trim(load_audio(RECORDINGS / f"{word}.flac"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: several take ten times longer to resample so little on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,39 @@
+"""The data sets that come with the platform, by the name that a recipe gives in `data.demo`."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from rlhf_platform.data.callsigns import build_callsigns, build_key
+from rlhf_platform.errors import RecipeError
+
+NAMES = ("callsigns",)
+
+
+def build(
+    name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """The manifest of data set `name`, built below `cache_dir` unless it is there already.
+
+    A set of another builder version lies in another folder. Raises `RecipeError` for an unknown name,
+    `DataError` if a voice is not installed.
+    """
+    _check(name)
+    return build_callsigns(Path(cache_dir, "data", f"{name}-{build_key()}"), progress=progress)
+
+
+def build_into(
+    name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
+    """As `build`, in the very folder `out_dir`. Raises `DataError` if that holds anything else."""
+    _check(name)
+    return build_callsigns(out_dir, progress=progress)
+
+
+def _check(name: str) -> None:
+    if name not in NAMES:
+        close = get_close_matches(name, NAMES, n=1)
+        raise RecipeError(
+            f"data.demo: no data set {name!r}; there is {', '.join(NAMES)}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
+        )
