@@ -1,0 +1,80 @@
+"""What a policy is fed: prompts as token ids and audio features, completions, and how they are padded together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt, ready for the model.
+
+    `token_ids`: the prompt layout with one placeholder token per audio position. `features`: log-mel (M, F).
+    `features_mask`: (F,), 1 where a frame is real.
+    """
+
+    token_ids: tuple[int, ...]
+    features: Tensor
+    features_mask: Tensor
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """B completions of C clips, right-padded to S tokens in all and T completion tokens.
+
+    A clip stands once, however many completions it has: `clip_index` (B,) says which clip a row belongs to.
+    `logit_positions` (B, T): the position whose output predicts completion token t.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    logit_positions: Tensor
+    clip_index: Tensor
+    features: Tensor
+    features_mask: Tensor
+
+
+def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
+    """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip."""
+    frames = max(p.features.shape[1] for p in prompts)
+    features = prompts[0].features.new_zeros(len(prompts), prompts[0].features.shape[0], frames)
+    mask = torch.zeros(len(prompts), frames, dtype=torch.long)
+    for row, p in enumerate(prompts):
+        features[row, :, : p.features.shape[1]] = p.features
+        mask[row, : p.features_mask.shape[0]] = p.features_mask
+    return features, mask
+
+
+def make_batch(
+    prompts: Sequence[EncodedPrompt], clip_index: Sequence[int], completions: Sequence[Sequence[int]], pad_id: int
+) -> PolicyBatch:
+    """Pad `completions`, row i answering `prompts[clip_index[i]]`, into one batch."""
+    rows = [(*prompts[clip].token_ids, *tokens) for clip, tokens in zip(clip_index, completions, strict=True)]
+    size, longest = max(map(len, rows)), max(1, *map(len, completions))
+    input_ids = torch.full((len(rows), size), pad_id)
+    attention_mask = torch.zeros(len(rows), size, dtype=torch.long)
+    completion_ids = torch.full((len(rows), longest), pad_id)
+    completion_mask = torch.zeros(len(rows), longest)
+    logit_positions = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, (row, tokens) in enumerate(zip(rows, completions, strict=True)):
+        input_ids[i, : len(row)] = torch.tensor(row)
+        attention_mask[i, : len(row)] = 1
+        completion_ids[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        completion_mask[i, : len(tokens)] = 1
+        start = len(row) - len(tokens) - 1
+        logit_positions[i, : len(tokens)] = torch.arange(start, start + len(tokens))
+    features, features_mask = pad_features(prompts)
+    return PolicyBatch(
+        input_ids,
+        attention_mask,
+        completion_ids,
+        completion_mask,
+        logit_positions,
+        torch.tensor(clip_index, dtype=torch.long),
+        features,
+        features_mask,
+    )

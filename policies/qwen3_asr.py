@@ -1,0 +1,98 @@
+"""The Qwen3-ASR layout: chunked convolutional encoder, two-layer adaptor, Qwen3 decoder.
+
+One code for the tiny backbone and for a full Qwen3-ASR checkpoint in Transformers layout.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
+
+from policies.adapter import PolicyAdapter
+from policies.batch import EncodedPrompt
+from rlhf_platform.data.audio import load_audio
+from rlhf_platform.errors import DataError
+from rlhf_platform.types import Prompt
+
+_TEXT_MARK = "<asr_text>"
+
+
+class Qwen3ASRAdapter(PolicyAdapter):
+    """Prompt: a user turn with the audio, and the assistant turn opened with the language and `<asr_text>`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self.processor = Qwen3ASRProcessor.from_pretrained(self.path)
+        self.tokenizer = self.processor.tokenizer
+        self.sample_rate = self.processor.feature_extractor.sampling_rate
+        self._end = tuple({self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")})
+
+    def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
+        return Qwen3ASRForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+
+    def save(self, model: PreTrainedModel, path: Path) -> None:
+        model.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
+    def _layout(self, prompt: Prompt, audio_positions: int) -> str:
+        audio = self.processor.audio_token * audio_positions
+        if prompt.language not in LANGUAGE_CODE_TO_NAME:
+            allowed = ", ".join(sorted(LANGUAGE_CODE_TO_NAME))
+            raise DataError(f"prompt {prompt.id}: language is {prompt.language!r}, this backbone knows {allowed}")
+        opening = f"language {LANGUAGE_CODE_TO_NAME[prompt.language]}{_TEXT_MARK}"
+        return (
+            f"<|im_start|>user\n{self.processor.audio_bos_token}{audio}{self.processor.audio_eos_token}<|im_end|>\n"
+            f"<|im_start|>assistant\n{opening}"
+        )
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        samples = load_audio(prompt.audio, self.sample_rate)
+        inputs = self.processor(text=[self._layout(prompt, 1)], audio=[samples], sampling_rate=self.sample_rate)
+        return EncodedPrompt(
+            tuple(inputs["input_ids"][0].tolist()), inputs["input_features"][0], inputs["input_features_mask"][0]
+        )
+
+    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        return {
+            "prompt_token_ids": self.tokenizer.encode(self._layout(prompt, 1)),
+            "multi_modal_data": {"audio": load_audio(prompt.audio, self.sample_rate)},
+        }
+
+    def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
+        flat = model.model.audio_tower(input_features=features, input_features_mask=mask).last_hidden_state
+        lengths = self.processor._get_audio_token_length(mask.sum(-1))
+        return list(flat.split([int(n) for n in lengths]))
+
+    def hidden_states(
+        self, model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, audio: Sequence[Tensor]
+    ) -> Tensor:
+        positions = model.model.multi_modal_projector(torch.cat(list(audio)))
+        embeddings = model.get_input_embeddings()(input_ids)
+        is_audio = (input_ids == self.processor.audio_token_id).unsqueeze(-1).expand_as(embeddings)
+        embeddings = embeddings.masked_scatter(is_audio, positions.to(embeddings.dtype))
+        decoder = model.model.language_model
+        return decoder(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False).last_hidden_state
+
+    def is_encoder(self, parameter: str) -> bool:
+        return parameter.startswith("model.audio_tower.")
+
+    def vllm_name(self, parameter: str) -> str:
+        # vLLM's own map covers all Transformers names but the head, which it would drop without a word.
+        return "language_model.lm_head.weight" if parameter == "lm_head.weight" else parameter
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        return self._end
+
+    @property
+    def text_token_ids(self) -> tuple[int, ...]:
+        pieces = set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.added_tokens_decoder)
+        return tuple(sorted(pieces | set(self._end)))
+
+    def completion_text(self, tokens: Sequence[int]) -> str:
+        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.rsplit(_TEXT_MARK, 1)[-1].strip()

@@ -1,0 +1,61 @@
+"""One vocabulary for the three branches: byte-level BPE text pieces, the layout's control tokens, audio-token slots."""
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import Qwen2Tokenizer
+
+CONTROL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|audio_start|>",
+    "<|audio_end|>",
+    "<|audio_pad|>",
+    "<asr_text>",
+)
+
+
+def audio_slot(index: int) -> str:
+    """The token of codec entry `index`, counted from 0."""
+    return f"<|audio_{index}|>"
+
+
+def train_tokenizer(texts: Iterable[str], text_pieces: int, audio_slots: int) -> Qwen2Tokenizer:
+    """A Qwen2-layout tokenizer learnt from `texts`.
+
+    `text_pieces`: size of the text vocabulary, at least 256 (every byte has a piece, so any text can be written).
+    `audio_slots`: codec tokens appended after the control tokens; the TTS branch fills them.
+    """
+    if text_pieces < 256:
+        raise ValueError(f"text_pieces is {text_pieces}: a byte-level vocabulary needs at least 256")
+    # Qwen2Tokenizer sets up its own normaliser and splitting; the same splitting has to be used for learning.
+    splitter = Qwen2Tokenizer()._tokenizer.pre_tokenizer
+    bpe = Tokenizer(BPE())
+    bpe.pre_tokenizer = splitter
+    bpe.train_from_iterator(
+        texts,
+        BpeTrainer(
+            vocab_size=text_pieces,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    model = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={
+            "audio_bos_token": "<|audio_start|>",
+            "audio_token": "<|audio_pad|>",
+            "audio_eos_token": "<|audio_end|>",
+        },
+    )
+    tokenizer.add_tokens(list(CONTROL_TOKENS), special_tokens=True)
+    tokenizer.add_tokens([audio_slot(i) for i in range(audio_slots)], special_tokens=True)
+    return tokenizer

@@ -1,0 +1,124 @@
+"""The vLLM engine that generates: a plain class, which a Ray actor wraps and tests call directly."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Before vLLM is imported: engine in this process, memory bounded, no report to anyone (law 10).
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import torch
+
+from policies.adapter import load_adapter
+from policies.weights import WeightUpdate, checksum
+from rlhf_platform.errors import SyncError
+from rlhf_platform.types import Prompt, Sample, StopReason
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How completions are drawn. `seed` makes a call repeatable; `temperature` 0 is greedy."""
+
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+class RolloutEngine:
+    """An audio policy served by vLLM, at a known weight version.
+
+    `model`: checkpoint in Hugging Face layout. `kv_cache_gib`: memory of the KV cache. `threads`: cores to compute on.
+    `max_tokens`: prompt and completion together.
+    """
+
+    def __init__(
+        self,
+        adapter: str,
+        model: Path | str,
+        dtype: str,
+        max_tokens: int,
+        max_sequences: int,
+        kv_cache_gib: float,
+    ) -> None:
+        from policies.vllm_plugin import register
+        from vllm import LLM
+
+        register()
+        self._adapter = load_adapter(adapter, model)
+        on_cpu = not torch.cuda.is_available()
+        if on_cpu:
+            # vLLM reads whole GiB on the CPU backend; the byte-exact figure goes in through the cache config.
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        self._llm = LLM(
+            model=str(model),
+            dtype=dtype,
+            max_model_len=max_tokens,
+            max_num_seqs=max_sequences,
+            kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
+            enforce_eager=on_cpu,
+            limit_mm_per_prompt={"audio": 1},
+            logprobs_mode="processed_logprobs",
+            disable_log_stats=True,
+            seed=0,
+        )
+        self.version = 0
+
+    def generate(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[Sample]:
+        """`settings.samples` completions of each prompt, in order, with behaviour log-probs (law 6)."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            n=settings.samples,
+            temperature=settings.temperature,
+            max_tokens=settings.max_new_tokens,
+            logprobs=0,
+            allowed_token_ids=list(self._adapter.text_token_ids),
+            stop_token_ids=list(self._adapter.end_token_ids),
+            detokenize=False,
+        )
+        # The engine samples in this process from torch's generator. A seed per request would be one generator a
+        # request, which vLLM 0.32 cannot rewind on the CPU after a partial prefill.
+        torch.manual_seed(settings.seed)
+        inputs: list[Any] = [self._adapter.vllm_prompt(prompt) for prompt in prompts]
+        outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        return [
+            self._sample(prompt, completion)
+            for prompt, output in zip(prompts, outputs, strict=True)
+            for completion in output.outputs
+        ]
+
+    def _sample(self, prompt: Prompt, completion: Any) -> Sample:
+        tokens = tuple(completion.token_ids)
+        logprobs = tuple(step[token].logprob for token, step in zip(tokens, completion.logprobs, strict=True))
+        ended = bool(tokens) and tokens[-1] in self._adapter.end_token_ids
+        return Sample(
+            prompt=prompt,
+            tokens=tokens,
+            logprobs=logprobs,
+            text=self._adapter.completion_text(tokens),
+            stop_reason=StopReason.EOS if ended else StopReason.LENGTH,
+            weight_version=self.version,
+        )
+
+    def load_weights(self, update: WeightUpdate) -> int:
+        """Take `update` in place and forget all that old weights computed. Returns the version now held (law 4).
+
+        Raises SyncError when the tensors that arrived are not those that were sent.
+        """
+        received = checksum(update.tensors)
+        if received != update.checksum:
+            raise SyncError(
+                f"weights of version {update.version} arrived with checksum {received:#010x}, "
+                f"sent was {update.checksum:#010x}"
+            )
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(update.tensors.items())})
+        self._llm.reset_prefix_cache()
+        self._llm.reset_mm_cache()
+        self._llm.llm_engine.engine_core.reset_encoder_cache()
+        self.version = update.version
+        return self.version
