@@ -1,7 +1,8 @@
 """Every key of a recipe, with its unit, range and reason. Importing this file imports no torch.
 
-The dataclasses are OmegaConf structured configs: an unknown key or a wrong type is refused. Ranges are in each
-field's metadata (`at_least`, `at_most`, `above`, `choices`) and are checked by `recipe.validate`.
+The dataclasses are OmegaConf structured configs: an unknown key or a wrong type is refused. Ranges are in
+each field's metadata (`at_least`, `at_most`, `above`, `choices`) and are checked by `recipe.validate`.
+docs/recipe_keys.md is made from this file: `python -m rlhf_platform.recipe.document > docs/recipe_keys.md`.
 """
 
 from dataclasses import dataclass, field
@@ -11,21 +12,24 @@ from omegaconf import MISSING
 
 
 def key(default: Any, **bounds: Any) -> Any:
-    """A field with a default and bounds: `at_least`, `at_most` (inclusive), `above` (exclusive) or `choices`."""
+    """A field with bounds: `at_least`, `at_most` (inclusive), `above` (exclusive), `choices`."""
     return field(default=default, metadata=bounds)
 
 
 @dataclass
 class TinyBackbone:
-    """Sizes of a backbone built from nothing, in the layout of `backbone.adapter`. About 1.6 M parameters by default."""
+    """Sizes of a backbone built from nothing in the layout of `adapter`; 1.6 M parameters by default."""
 
     hidden_size: int = key(128, at_least=32, at_most=1024)
     """Width of encoder and decoder."""
     decoder_layers: int = key(4, at_least=1, at_most=48)
+    """Layers of the decoder, which writes the text."""
     encoder_layers: int = key(3, at_least=1, at_most=48)
+    """Layers of the audio encoder."""
     attention_heads: int = key(4, at_least=1, at_most=64)
     """Heads of encoder and decoder; the decoder's are 32 wide, the least that vLLM's CPU attention takes."""
     key_value_heads: int = key(2, at_least=1, at_most=64)
+    """Heads for keys and values, shared by the attention heads, whose number they divide."""
     conv_channels: int = key(32, at_least=8, at_most=512)
     """Channels of the three convolutions that turn 100 frames a second into 13 positions a second."""
     text_pieces: int = key(400, at_least=256, at_most=100_000)
@@ -47,6 +51,7 @@ class BackboneConfig:
     path: str | None = None
     """A checkpoint in Hugging Face layout (folder or hub name); none: build `tiny`."""
     tiny: TinyBackbone = field(default_factory=TinyBackbone)
+    """Used when `path` is null."""
     window: float = key(4.0, above=0.0, at_most=1200.0)
     """Longest clip in seconds; a longer one is refused, never cut."""
     dtype: str = key("float32", choices=("float32", "bfloat16"))
@@ -62,12 +67,14 @@ class DataConfig:
     demo: str | None = key(None, choices=(None, "callsigns"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     train_split: str = "train"
+    """The `split` of the rows that warm start and RL learn from."""
     eval_split: str = "heldout"
+    """The `split` of the rows that the evaluation decodes and nothing learns from."""
 
 
 @dataclass
 class SFTConfig:
-    """Warm start: supervised training on transcripts (TRL SFTTrainer on DeepSpeed), cached by recipe, data and code."""
+    """Warm start: supervised training on transcripts (TRL on DeepSpeed), cached by recipe, data and code."""
 
     steps: int = key(0, at_least=0)
     """Optimiser steps; 0 starts RL from the backbone as it is."""
@@ -76,8 +83,11 @@ class SFTConfig:
     learning_rate: float = key(1e-3, above=0.0, at_most=1.0)
     """Peak, reached after `warmup_steps`, then falling to 0 along a cosine."""
     warmup_steps: int = key(50, at_least=0)
+    """Steps over which the learning rate rises from 0."""
     weight_decay: float = key(0.01, at_least=0.0, at_most=1.0)
+    """Of AdamW, per step and learning rate."""
     max_grad_norm: float = key(1.0, above=0.0)
+    """A longer gradient is scaled down to this L2 norm."""
     spec_augment: bool = False
     """Mask bands of time and frequency (1904.08779), as StepAudio 2.5 does in ASR SFT."""
     seed: int = key(0, at_least=0)
@@ -89,6 +99,7 @@ class AlgorithmConfig:
     """How rewards become a gradient. `type: grpo` alone is GRPO as in DeepSeekMath (2402.03300)."""
 
     type: str = key("grpo", choices=("grpo",))
+    """Chosen by name; the other keys are then its published values."""
     group_size: int = key(8, at_least=1, at_most=1024)
     """Samples per prompt, compared with each other; GRPO needs at least 2."""
     clip_ratio: float = key(0.2, above=0.0, at_most=1.0)
@@ -96,7 +107,7 @@ class AlgorithmConfig:
     kl_coef: float = key(0.04, at_least=0.0, at_most=10.0)
     """Weight of the KL to the frozen warm start in the loss; 0 keeps no reference in memory."""
     importance_cap: float = key(2.0, at_least=1.0, at_most=100.0)
-    """Cap of the weight learner/rollout that corrects what rollout and learner compute differently (law 6)."""
+    """Cap of the weight learner/rollout that corrects what the two compute differently (law 6)."""
     epochs: int = key(1, at_least=1, at_most=16)
     """Passes over the samples of a step."""
     minibatches: int = key(1, at_least=1, at_most=64)
@@ -108,14 +119,17 @@ class RolloutConfig:
     """Generation with vLLM."""
 
     workers: int = key(1, at_least=1)
+    """vLLM engines, one actor each."""
     cpus: int = key(1, at_least=1)
     """Cores per worker; its threads are set to exactly that."""
     prompts_per_step: int = key(16, at_least=1)
     """Prompts over all workers; samples per step are this times `algorithm.group_size`."""
     temperature: float = key(1.0, above=0.0, at_most=10.0)
+    """Logits are divided by this before sampling; 1 samples the policy itself."""
     top_p: float = key(1.0, above=0.0, at_most=1.0)
     """1 is required for now: a cut tail changes the distribution that the learner must reproduce."""
     max_new_tokens: int = key(32, at_least=1)
+    """Longest completion in tokens; a longer one is cut and counted."""
     kv_cache_gib: float = key(0.5, above=0.0)
     """Memory for the KV cache per worker, GiB."""
 
@@ -129,6 +143,7 @@ class RewardConfig:
     name: str = ""
     """Name in metrics and tables; the function's name by default."""
     weight: float = key(1.0, at_least=-1000.0, at_most=1000.0)
+    """Factor of this term in the sum; negative for a penalty."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the function as keywords."""
     timeout: float = key(30.0, above=0.0)
@@ -140,6 +155,7 @@ class ScoringConfig:
     """The reward workers."""
 
     workers: int = key(1, at_least=1)
+    """Processes that call the reward functions."""
     cpus: float = key(0.25, above=0.0)
     """Cores per worker. Verifiable rewards need little; below 1 a core is shared with other light actors."""
     max_failure_rate: float = key(0.1, at_least=0.0, at_most=1.0)
@@ -155,11 +171,15 @@ class LearnerConfig:
     cpus: int = key(1, at_least=1)
     """Cores per rank; its threads are set to exactly that."""
     zero_stage: int = key(0, at_least=0, at_most=3)
+    """What DeepSpeed splits over the ranks: 0 nothing, 1 optimiser states, 2 gradients too, 3 weights too."""
     learning_rate: float = key(1e-6, above=0.0, at_most=1.0)
     """1e-6 suits full-size models; the tiny backbone takes about 1e-4."""
     warmup_steps: int = key(0, at_least=0)
+    """Steps over which the learning rate rises from 0; constant afterwards."""
     weight_decay: float = key(0.0, at_least=0.0, at_most=1.0)
+    """Of AdamW, per step and learning rate."""
     max_grad_norm: float = key(1.0, above=0.0)
+    """A longer gradient is scaled down to this L2 norm."""
     micro_batch_size: int = key(32, at_least=1)
     """Samples per forward. The loss does not depend on it (law 5), memory does."""
     freeze_encoder: bool = True
@@ -177,6 +197,7 @@ class EvaluationConfig:
     bootstrap_samples: int = key(10_000, at_least=100)
     """Resamples of the paired bootstrap over utterances."""
     confidence: float = key(0.95, above=0.5, at_most=0.999)
+    """Level of the reported intervals, as a share."""
 
 
 @dataclass
@@ -184,7 +205,7 @@ class ClusterConfig:
     """Where the actors live, and how long anything may wait for them (law 3)."""
 
     address: str | None = None
-    """A running Ray cluster, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else a local one for this run."""
+    """A running Ray: `auto`, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else one of its own."""
     cpus: int = key(2, at_least=1)
     """Cores of the local cluster."""
     connect_timeout: float = key(30.0, above=0.0)
@@ -200,7 +221,9 @@ class TrackingConfig:
     """Metrics go to `metrics.jsonl` always, to Weights & Biases as this says."""
 
     wandb: str = key("offline", choices=("off", "offline", "online"))
+    """`offline` writes files to sync later, `online` sends, which needs an account, `off` does neither."""
     project: str = "rlhf-platform"
+    """The W&B project."""
     table_rows: int = key(16, at_least=0, at_most=1000)
     """Rows of the audio table logged after each evaluation."""
 
@@ -212,6 +235,7 @@ class Recipe:
     name: str = MISSING
     """Names `runs/<name>/` and the W&B run."""
     branch: str = key("asr", choices=("asr",))
+    """What the policy learns: how prompts are built and which tokens it may write."""
     seed: int = key(0, at_least=0)
     """Order of prompts and sampling. Weights and warm start have seeds of their own."""
     steps: int = key(40, at_least=0)
@@ -221,13 +245,24 @@ class Recipe:
     cache_dir: str = ".cache"
     """Built data and warm starts, relative to the working directory."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The model."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Where prompts come from."""
     sft: SFTConfig = field(default_factory=SFTConfig)
+    """The warm start."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    """How rewards become a gradient."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """Generation."""
     rewards: list[RewardConfig] = field(default_factory=list)
+    """The terms of the reward, summed by weight; at least one."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    """The reward workers."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    """Training."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """Measuring before and after."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Where it runs."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Where metrics go."""
