@@ -1,0 +1,82 @@
+"""What a recipe points at: functions, manifest, checkpoint, port, memory."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from rlhf_platform.cli.checks import check_all
+from rlhf_platform.errors import RecipeError
+from rlhf_platform.recipe.load import load_recipe
+
+VALID = "name: a\ndata: {demo: callsigns}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def refusals(*overrides: str) -> list[str]:
+    Path("r.yaml").write_text(VALID)
+    with pytest.raises(RecipeError) as raised:
+        check_all(load_recipe("r.yaml", overrides))
+    return str(raised.value).splitlines()
+
+
+def test_a_valid_recipe_passes() -> None:
+    Path("r.yaml").write_text(VALID)
+    check_all(load_recipe("r.yaml"))
+
+
+def test_each_reward_that_does_not_resolve_is_named(tmp_path: Path) -> None:
+    Path("mine.py").write_text("def brevity(sample): return 1.0\n")
+    found = refusals("rewards=[{fn: rewards.asr:wer_rewad}, {fn: mine.py:brevit}, {fn: gone.py:f}]")
+    assert len(found) == 3
+    assert found[0].startswith("rewards[0].fn is 'rewards.asr:wer_rewad'")
+    assert "'wer_reward'" in found[0]
+    assert found[1].startswith("rewards[1].fn is ")
+    assert "'brevity'" in found[1]
+    assert found[2].startswith(f"rewards[2].fn is '{tmp_path}/gone.py:f'")
+
+
+def test_keywords_that_a_reward_does_not_take_are_refused() -> None:
+    Path("mine.py").write_text("def brevity(sample, cap=1.0): return cap\n")
+    (line,) = refusals("rewards=[{fn: mine.py:brevity, kwargs: {cup: 2}}]")
+    assert line.startswith("rewards[0]")
+    assert "cup" in line
+
+
+def test_bad_rows_of_the_manifest_are_told_beside_other_problems() -> None:
+    Path("m.jsonl").write_text(json.dumps({"audio": "x.wav"}) + "\n")
+    found = refusals("data.demo=null", "data.manifest=m.jsonl", "learner.zero_stage=4")
+    assert found[0] == "learner.zero_stage is 4: allowed 0 to 3"
+    assert all(line.startswith("data.manifest: ") for line in found[1:])
+    assert "row 1" in "".join(found[1:])
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+    Path("empty").mkdir()
+    assert refusals("backbone.path=./gone") == [
+        f"backbone.path is '{tmp_path}/gone': no such folder; give a folder or a hub name (owner/model)"
+    ]
+    assert refusals("backbone.path=empty") == [
+        f"backbone.path is '{tmp_path}/empty': no config.json in it; name a Hugging Face checkpoint"
+    ]
+
+
+def test_a_port_that_is_taken_is_refused() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert refusals(f"learner.port={port}") == [
+            f"learner.port is {port}: Address already in use; give another, or null for a free one"
+        ]
+
+
+def test_a_cache_larger_than_the_machine_is_refused() -> None:
+    (line,) = refusals("rollout.kv_cache_gib=1000000")
+    assert line.startswith("rollout.kv_cache_gib is 1e+06: x rollout.workers=1 is more than this machine's ")
