@@ -1,0 +1,171 @@
+"""Finding and checking a reward function before anything runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewards.plugin import check_rewards, load_reward, load_rewards, resolve
+from rewards.types import RewardInput
+from rlhf_platform.errors import RecipeError
+from rlhf_platform.recipe.schema import RewardConfig
+
+SAMPLE = RewardInput(prompt_id="p", text="alpha bravo")
+
+
+def write(folder: Path, code: str) -> Path:
+    (folder / "mine.py").write_text(code)
+    return folder
+
+
+def message(
+    folder: Path, code: str, spec: str = "mine.py:reward", kwargs: dict[str, Any] | None = None
+) -> str:
+    write(folder, code)
+    with pytest.raises(RecipeError) as caught:
+        check_rewards([RewardConfig(fn=spec, kwargs=kwargs or {})], folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_function_in_a_file_beside_the_recipe(tmp_path: Path) -> None:
+    write(tmp_path, "def reward(sample, scale=1):\n    return scale * len(sample.text)\n")
+    reward = load_reward("mine.py:reward", tmp_path, kwargs={"scale": 2}, weight=0.5, timeout=3)
+    assert reward.fn(SAMPLE) == 22
+    assert (reward.name, reward.weight, reward.timeout) == ("reward", 0.5, 3)
+    assert not reward.batched
+    assert not reward.asynchronous
+
+
+def test_a_function_in_an_importable_module() -> None:
+    reward = load_reward("rewards.asr:wer_reward", Path("/nowhere"), name="wer")
+    assert reward.name == "wer"
+    assert reward.fn(RewardInput(prompt_id="p", text="Alpha, bravo!", reference="alpha bravo")) == 1.0
+
+
+def test_a_class_is_made_with_the_kwargs(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "class Reward:\n"
+        "    def __init__(self, limit):\n        self.limit = limit\n"
+        "    async def __call__(self, samples):\n        return [self.limit for s in samples]\n",
+    )
+    reward = load_reward("mine.py:Reward", tmp_path, kwargs={"limit": 7})
+    assert reward.fn.limit == 7  # type: ignore[attr-defined]
+    assert reward.batched
+    assert reward.asynchronous
+
+
+@pytest.mark.parametrize(
+    ("parameter", "batched"),
+    [
+        ("samples", True),
+        ("batch: list", True),
+        ("batch: list[int]", True),
+        ("batch: 'list[Unknown]'", True),
+        ("batch: 'typing.List[Unknown]'", True),
+        ("sample", False),
+        ("sample: dict[str, list[int]]", False),
+        ("sample: 'Listing'", False),
+    ],
+)
+def test_the_first_parameter_says_whether_a_function_takes_a_batch(
+    tmp_path: Path, parameter: str, batched: bool
+) -> None:
+    write(tmp_path, f"def reward({parameter}, *, scale=1): ...\n")
+    assert load_reward("mine.py:reward", tmp_path, kwargs={"scale": 2}).batched is batched
+
+
+def test_terms_of_one_file_share_its_module_and_an_edit_is_seen(tmp_path: Path) -> None:
+    write(tmp_path, "def one(sample): ...\ndef two(sample): ...\n")
+    one, two = resolve("mine.py:one", tmp_path), resolve("mine.py:two", tmp_path)
+    assert one.__globals__ is two.__globals__
+    write(tmp_path, "def one(sample): return 1\n")
+    assert resolve("mine.py:one", tmp_path)(SAMPLE) == 1
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    error = message(tmp_path, "", "other.py:reward")
+    assert error.startswith("rewards[0].fn is 'other.py:reward'")
+    assert str(tmp_path / "other.py") in error
+
+
+def test_a_missing_name_comes_with_a_suggestion(tmp_path: Path) -> None:
+    assert "did you mean 'brevity'?" in message(tmp_path, "def brevity(sample): ...", "mine.py:brevty")
+
+
+def test_a_module_that_is_not_installed(tmp_path: Path) -> None:
+    error = message(tmp_path, "", "no_such_package.sub:reward")
+    assert "ModuleNotFoundError" in error
+    assert "file.py:name" in error
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "import sys; sys.exit(3)", "def (", "raise ValueError('a\\nb')"])
+def test_a_file_that_does_not_import_is_one_line(tmp_path: Path, code: str) -> None:
+    assert "mine.py cannot be imported" in message(tmp_path, code)
+
+
+@pytest.mark.parametrize("spec", ["mine.py", "mine.py:", ":reward", ""])
+def test_a_spec_without_both_halves_says_how_to_write_it(tmp_path: Path, spec: str) -> None:
+    assert "write `package.module:name` or `file.py:name`" in message(tmp_path, "", spec)
+
+
+@pytest.mark.parametrize("code", ["reward = 3", "class reward: ..."])
+def test_what_cannot_be_called_is_refused(tmp_path: Path, code: str) -> None:
+    assert "not callable" in message(tmp_path, code)
+
+
+@pytest.mark.parametrize(
+    ("code", "kwargs"),
+    [
+        ("def reward(sample): ...", {"scale": 2}),
+        ("def reward(sample, scale): ...", {}),
+        ("def reward(sample): ...", {"sample": 2}),
+        ("def reward(): ...", {}),
+        ("class reward:\n  def __init__(self, a): ...\n  def __call__(self, sample): ...", {"b": 1}),
+    ],
+)
+def test_kwargs_that_do_not_fit_are_refused(tmp_path: Path, code: str, kwargs: dict[str, Any]) -> None:
+    assert message(tmp_path, code, kwargs=kwargs).startswith("rewards[0].kwargs: the signature (")
+
+
+def test_a_call_method_without_a_sample_is_refused(tmp_path: Path) -> None:
+    error = message(tmp_path, "class reward:\n  def __call__(self): ...")
+    assert error.startswith("rewards[0].fn: the signature (self)")
+
+
+def test_checking_makes_no_instance_but_loading_reports_one_that_cannot_be_made(tmp_path: Path) -> None:
+    code = (
+        "class Reward:\n  def __init__(self): raise OSError('no model')\n  def __call__(self, sample): ...\n"
+    )
+    configs = [RewardConfig(fn="mine.py:Reward")]
+    check_rewards(configs, write(tmp_path, code))
+    with pytest.raises(RecipeError, match=r"^rewards\[0\]\.fn: making Reward .* OSError: no model"):
+        load_rewards(configs, tmp_path)
+
+
+def test_two_terms_need_two_names(tmp_path: Path) -> None:
+    write(tmp_path, "def reward(sample): ...")
+    configs = [RewardConfig(fn="mine.py:reward"), RewardConfig(fn="mine.py:reward")]
+    with pytest.raises(RecipeError, match=r"^rewards\[1\]\.name is 'reward' like that of rewards\[0\]"):
+        check_rewards(configs, tmp_path)
+    check_rewards([configs[0], RewardConfig(fn="mine.py:reward", name="again")], tmp_path)
+
+
+def test_no_reward_at_all_is_refused_rather_than_summed_to_zero(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^rewards is empty"):
+        check_rewards([], tmp_path)
+
+
+def test_checking_and_scoring_asr_rewards_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from pathlib import Path; from rewards.score import Scorer\n"
+        "from rlhf_platform.recipe.schema import RewardConfig\n"
+        "Scorer([RewardConfig(fn='rewards.asr:wer_reward')], Path('.')).close()\n"
+        "print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
