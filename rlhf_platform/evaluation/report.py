@@ -1,0 +1,187 @@
+"""What an evaluation found, clip by clip, and the table that compares two of them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from typing import Any, Self
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rewards.asr import WordErrors, word_errors
+from rlhf_platform.data.text import NORMALIZER_VERSION
+from rlhf_platform.evaluation.bootstrap import Interval, wer_difference
+from rlhf_platform.evaluation.wer import total
+from rlhf_platform.types import Prompt
+
+ALL = "all"
+"""The group of every clip, and of a clip whose manifest row has no `group`."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One clip, decoded and compared."""
+
+    prompt_id: str
+    speaker: str
+    group: str
+    """The manifest row's `group` (recorded, seen voices, unseen voices, ...), or `all`."""
+    reference: str
+    hypothesis: str
+    errors: WordErrors
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """One decoding of a test set."""
+
+    label: str
+    """Which weights, e.g. `warm start` or `step 40`."""
+    utterances: tuple[Utterance, ...]
+    normalizer_version: str = NORMALIZER_VERSION
+
+    @property
+    def total(self) -> WordErrors:
+        """Errors of the whole set; `.wer` is the corpus WER."""
+        return total(u.errors for u in self.utterances)
+
+    def to_json(self) -> str:
+        """One JSON document, read by `from_json`."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Reads what `to_json` wrote. Raises `KeyError` or `TypeError` when it is something else."""
+        record: dict[str, Any] = json.loads(text)
+        utterances = (Utterance(**{**u, "errors": WordErrors(**u["errors"])}) for u in record["utterances"])
+        return cls(record["label"], tuple(utterances), record["normalizer_version"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Before and after on one group of clips; with several decodings their errors and words are added up."""
+
+    group: str
+    clips: int
+    before: WordErrors
+    after: WordErrors
+    difference: Interval
+    """WER after minus before."""
+
+
+def evaluate(label: str, prompts: Sequence[Prompt], hypotheses: Sequence[str]) -> EvalResult:
+    """Compares one hypothesis per prompt with its reference. Raises `ValueError` when the counts disagree."""
+    return EvalResult(
+        label,
+        tuple(
+            Utterance(
+                prompt_id=prompt.id,
+                speaker=prompt.speaker,
+                group=str(prompt.metadata.get("group", ALL)),
+                reference=prompt.reference,
+                hypothesis=hypothesis,
+                errors=word_errors(prompt.reference, hypothesis, prompt.language),
+            )
+            for prompt, hypothesis in zip(prompts, hypotheses, strict=True)
+        ),
+    )
+
+
+def compare(
+    before: Sequence[EvalResult],
+    after: Sequence[EvalResult],
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> list[Row]:
+    """A row for all clips, then one per group in order of appearance, if there is more than one.
+
+    `before`, `after`: decodings of the same clips, one or several (seeds) each. Raises `ValueError` when the
+    clips or the normaliser differ, or there is no reference word at all. A group without one (noise, say) has
+    no WER and no row; its insertions count in the first row.
+    """
+    results = [*before, *after]
+    first = results[0]
+    ids = [u.prompt_id for u in first.utterances]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"{first.label!r} has a prompt id twice: every clip counts once")
+    for other in results[1:]:
+        if [u.prompt_id for u in other.utterances] != ids:
+            raise ValueError(
+                f"{first.label!r} and {other.label!r} decoded different clips: use the same ones"
+            )
+        if other.normalizer_version != first.normalizer_version:
+            versions = f"{first.normalizer_version!r} and {other.normalizer_version!r}"
+            raise ValueError(
+                f"{first.label!r}, {other.label!r}: normalisers {versions} differ, evaluate again"
+            )
+
+    members: dict[str, list[int]] = {}
+    for i, utterance in enumerate(first.utterances):
+        members.setdefault("no group" if utterance.group == ALL else utterance.group, []).append(i)
+    shown = {ALL: list(range(len(ids)))}
+    for name, clips in members.items():
+        if len(members) > 1 and any(first.utterances[i].errors.reference_words for i in clips):
+            shown[name] = clips
+    return [
+        Row(
+            group=name,
+            clips=len(clips),
+            before=total(r.utterances[i].errors for r in before for i in clips),
+            after=total(r.utterances[i].errors for r in after for i in clips),
+            difference=wer_difference(
+                _errors(before, clips),
+                _errors(after, clips),
+                np.array([first.utterances[i].errors.reference_words for i in clips]),
+                resamples=resamples,
+                confidence=confidence,
+                seed=seed,
+            ),
+        )
+        for name, clips in shown.items()
+    ]
+
+
+def render(rows: Sequence[Row], title: str = "") -> Table:
+    """The comparison as a table for a terminal. WER in percent, differences in percentage points."""
+    confidence = f"{100 * rows[0].difference.confidence:g} %" if rows else ""
+    table = Table(title=title or None, box=box.SIMPLE_HEAD)
+    table.add_column("group", no_wrap=True)
+    headings = ("clips", "WER before", "WER after", "difference", f"{confidence} interval")
+    for heading in (*headings, "sub / del / ins before", "after"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        d = row.difference
+        table.add_row(
+            row.group,
+            str(row.clips),
+            f"{100 * row.before.wer:.2f}",
+            f"{100 * row.after.wer:.2f}",
+            f"{100 * d.point:+.2f}",
+            f"[{100 * d.low:+.2f}, {100 * d.high:+.2f}]",
+            _kinds(row.before),
+            _kinds(row.after),
+        )
+    return table
+
+
+def lines(rows: Sequence[Row], title: str = "") -> list[str]:
+    """The table of `render` as plain text, for logs and files."""
+    text = StringIO()
+    Console(file=text, width=160, color_system=None).print(render(rows, title))
+    return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+
+def _errors(results: Sequence[EvalResult], clips: Sequence[int]) -> np.ndarray:
+    """Errors (R, N) of R decodings of the chosen N clips."""
+    return np.array([[r.utterances[i].errors.errors for i in clips] for r in results])
+
+
+def _kinds(errors: WordErrors) -> str:
+    """Each kind per hundred reference words."""
+    counts = (errors.substitutions, errors.deletions, errors.insertions)
+    return " / ".join(f"{100 * count / errors.reference_words:.1f}" for count in counts)
