@@ -64,9 +64,7 @@ def import_all(modules: list[str]) -> dict[str, str]:
     while waiting:
         command = [sys.executable, "-c", _IMPORTER, json.dumps(waiting)]
         try:
-            child = subprocess.run(
-                command, capture_output=True, text=True, env=os.environ | QUIET, timeout=SECONDS
-            )
+            child = subprocess.run(command, capture_output=True, text=True, env=os.environ | QUIET, timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise SetupError(f"importing {len(waiting)} modules was not done after {SECONDS} s") from None
         answers = [json.loads(line) for line in child.stdout.splitlines()]

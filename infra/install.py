@@ -54,9 +54,7 @@ def explain(output: str) -> str:
         cut_off = "after connection broken by" in output
         why = "pip could not reach its index" if cut_off else "no index that pip knows has it"
         python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-        return (
-            f"package {match[1]} cannot be had for {python}: {why}. Check the network and `pip config list`"
-        )
+        return f"package {match[1]} cannot be had for {python}: {why}. Check the network and `pip config list`"
     if match := re.search(r"Failed (?:building wheel for|to build) (\S+)", output):
         return f"package {match[1]} could not be built on this machine"
     errors = [line for line in output.splitlines() if line.startswith("ERROR:")]

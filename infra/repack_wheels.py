@@ -74,9 +74,7 @@ def repack(wheel: Path, folder: Path) -> Path:
             result.writestr(copy, data)
             rows.append(_record_row(path, data))
         if additions:
-            raise SetupError(
-                f"{wheel.name} has no {', '.join(additions)}: infra/repack_wheels.py does not fit it"
-            )
+            raise SetupError(f"{wheel.name} has no {', '.join(additions)}: infra/repack_wheels.py does not fit it")
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, (new_info + "RECORD", "", "")])
         result.writestr(new_info + "RECORD", text.getvalue())

@@ -71,6 +71,10 @@ class PolicyAdapter(ABC):
     def completion_text(self, tokens: Sequence[int]) -> str:
         """The transcript in a completion."""
 
+    def target(self, text: str) -> tuple[int, ...]:
+        """The completion that a transcript is: its pieces and the end token."""
+        return (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+
     def vllm_weights(self, model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         """Every parameter under vLLM's name, detached."""
         for name, parameter in model.named_parameters():

@@ -50,7 +50,10 @@ def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
 
 
 def make_batch(
-    prompts: Sequence[EncodedPrompt], clip_index: Sequence[int], completions: Sequence[Sequence[int]], pad_id: int
+    prompts: Sequence[EncodedPrompt],
+    clip_index: Sequence[int],
+    completions: Sequence[Sequence[int]],
+    pad_id: int,
 ) -> PolicyBatch:
     """Pad `completions`, row i answering `prompts[clip_index[i]]`, into one batch."""
     rows = [(*prompts[clip].token_ids, *tokens) for clip, tokens in zip(clip_index, completions, strict=True)]

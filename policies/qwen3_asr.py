@@ -53,7 +53,9 @@ class Qwen3ASRAdapter(PolicyAdapter):
         samples = load_audio(prompt.audio, self.sample_rate)
         inputs = self.processor(text=[self._layout(prompt, 1)], audio=[samples], sampling_rate=self.sample_rate)
         return EncodedPrompt(
-            tuple(inputs["input_ids"][0].tolist()), inputs["input_features"][0], inputs["input_features_mask"][0]
+            tuple(inputs["input_ids"][0].tolist()),
+            inputs["input_features"][0],
+            inputs["input_features_mask"][0],
         )
 
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:

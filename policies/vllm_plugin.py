@@ -1,10 +1,8 @@
-"""Entry point `vllm.general_plugins`: what vLLM must know to serve our checkpoints, in our engine and in `vllm serve`."""
+"""Entry point `vllm.general_plugins`: what vLLM must know to serve our checkpoints."""
 
 
 def register() -> None:
     """Register the layouts that vLLM reads only with our names. Safe to call more than once."""
     from vllm import ModelRegistry
 
-    ModelRegistry.register_model(
-        "Qwen3ASRForConditionalGeneration", "policies.vllm_qwen3_asr:UntiedQwen3ASR"
-    )
+    ModelRegistry.register_model("Qwen3ASRForConditionalGeneration", "policies.vllm_qwen3_asr:UntiedQwen3ASR")

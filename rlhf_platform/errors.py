@@ -1,4 +1,4 @@
-"""What goes wrong in a way a person can mend: each error is one line that names the place, the value and the way out."""
+"""What goes wrong in a way a person can mend. Each error is a line that names the place, the value and the way out."""
 
 
 class PlatformError(Exception):

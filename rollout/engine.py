@@ -1,5 +1,6 @@
 """The vLLM engine that generates: a plain class, which a Ray actor wraps and tests call directly."""
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +46,9 @@ class RolloutEngine:
         max_sequences: int,
         kv_cache_gib: float,
     ) -> None:
-        from policies.vllm_plugin import register
         from vllm import LLM
+
+        from policies.vllm_plugin import register
 
         register()
         self._adapter = load_adapter(adapter, model)
@@ -104,6 +106,12 @@ class RolloutEngine:
             stop_reason=StopReason.EOS if ended else StopReason.LENGTH,
             weight_version=self.version,
         )
+
+    def close(self) -> None:
+        """Give the engine's memory back; nothing can be generated afterwards."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        gc.collect()
 
     def load_weights(self, update: WeightUpdate) -> int:
         """Take `update` in place and forget all that old weights computed. Returns the version now held (law 4).

@@ -54,11 +54,7 @@ def _manifest(recipe: Recipe) -> list[str]:
 
 def _functions(loaded: LoadedRecipe) -> list[str]:
     named = [(i, reward.fn) for i, reward in enumerate(loaded.recipe.rewards) if names_function(reward.fn)]
-    return [
-        line
-        for i, fn in named
-        for line in _said_by(partial(resolve, fn, loaded.base_dir, f"rewards[{i}].fn"))
-    ]
+    return [line for i, fn in named for line in _said_by(partial(resolve, fn, loaded.base_dir, f"rewards[{i}].fn"))]
 
 
 def _checkpoint(recipe: Recipe) -> list[str]:

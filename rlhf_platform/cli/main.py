@@ -22,14 +22,10 @@ app = typer.Typer(
 data_app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-RecipePath = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe file, as recipes/asr/quickstart.yaml.")
-]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, as recipes/asr/quickstart.yaml.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Overrides of the recipe, as learner.workers=8; the last wins."
-    ),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of the recipe, as learner.workers=8; the last wins."),
 ]
 
 
@@ -99,9 +95,7 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
 def validate(
     recipe: RecipePath,
     overrides: Overrides = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="Print the whole recipe, defaults included, as YAML.")
-    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the whole recipe, defaults included, as YAML.")] = False,
 ) -> None:
     """Check a recipe in full without running it; a second or two, nothing is loaded.
 
@@ -143,9 +137,7 @@ def check(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A JSONL manifest (docs/data.md).")],
     window: Annotated[
         float,
-        typer.Option(
-            "--window", metavar="SECONDS", min=0.0, help="Longest clip: the recipe's backbone.window."
-        ),
+        typer.Option("--window", metavar="SECONDS", min=0.0, help="Longest clip: the recipe's backbone.window."),
     ],
 ) -> None:
     """Check every row of a manifest and decode every clip.

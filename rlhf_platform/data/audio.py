@@ -36,9 +36,7 @@ def decode(path: str | Path) -> tuple[npt.NDArray[np.float32], int]:
         try:
             samples: npt.NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
         except sf.SoundFileError as error:
-            raise DataError(
-                f"{path}: cut short or damaged ({_reason(error)}); copy or make the file again"
-            ) from None
+            raise DataError(f"{path}: cut short or damaged ({_reason(error)}); copy or make the file again") from None
     if container in (
         "WAV",
         "WAVEX",
@@ -82,9 +80,7 @@ def _open(path: Path) -> sf.SoundFile:
     try:
         return sf.SoundFile(path)
     except sf.SoundFileError as error:
-        raise DataError(
-            f"{path}: not readable as audio ({_reason(error)}); WAV, FLAC, OGG and MP3 are read"
-        ) from None
+        raise DataError(f"{path}: not readable as audio ({_reason(error)}); WAV, FLAC, OGG and MP3 are read") from None
     except OSError as error:
         raise DataError(f"{path}: not readable ({error.strerror})") from None
 

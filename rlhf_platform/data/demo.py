@@ -10,9 +10,7 @@ from rlhf_platform.errors import RecipeError
 NAMES = ("callsigns",)
 
 
-def build(
-    name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Path:
+def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """The manifest of data set `name`, built below `cache_dir` unless it is there already.
 
     A set of another builder version lies in another folder. Raises `RecipeError` for an unknown name,
@@ -22,9 +20,7 @@ def build(
     return build_callsigns(Path(cache_dir, "data", f"{name}-{build_key()}"), progress=progress)
 
 
-def build_into(
-    name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Path:
+def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """As `build`, in the very folder `out_dir`. Raises `DataError` if that holds anything else."""
     _check(name)
     return build_callsigns(out_dir, progress=progress)

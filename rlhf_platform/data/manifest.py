@@ -137,9 +137,7 @@ def check_audio(
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
     """Write the rows as JSONL, with audio paths relative to the manifest; `read_manifest` gives them back."""
     path = Path(path).absolute()
-    path.write_text(
-        "".join(json.dumps(_as_json(row, path), ensure_ascii=False) + "\n" for row in rows), "utf-8"
-    )
+    path.write_text("".join(json.dumps(_as_json(row, path), ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
 def to_prompt(row: Row) -> Prompt:
@@ -181,9 +179,7 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         if key not in known:
             close = get_close_matches(key, known, n=1)
             return f"unknown key {key!r}" + (
-                f"; did you mean {close[0]!r}?"
-                if close
-                else f"; put what is yours under metadata ({', '.join(known)})"
+                f"; did you mean {close[0]!r}?" if close else f"; put what is yours under metadata ({', '.join(known)})"
             )
     for key in REQUIRED:
         if key not in values:

@@ -47,8 +47,7 @@ class PromptSampler:
         """Continue where `state` was taken. Raises `DataError` if seed or prompts differ."""
         if state["seed"] != self._seed:
             raise DataError(
-                f"sampler: the checkpoint's seed is {state['seed']}, this run's {self._seed};"
-                " resume with the same seed"
+                f"sampler: the checkpoint's seed is {state['seed']}, this run's {self._seed}; resume with the same seed"
             )
         if state["prompts"] != self._fingerprint():
             raise DataError(

@@ -25,9 +25,7 @@ def normalize(text: str, language: str) -> str:
     """
     code = language.replace("_", "-").split("-")[0].lower()
     by_character = code in CHARACTER_LANGUAGES
-    folded = _fold(
-        _fold(text, code), code
-    )  # one pass leaves a few marks in an order that a second would change
+    folded = _fold(_fold(text, code), code)  # one pass leaves a few marks in an order that a second would change
     kept = _keep(folded, apostrophes=not by_character)
     return " ".join(_characters(kept) if by_character else kept.split())
 

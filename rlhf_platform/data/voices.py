@@ -71,13 +71,9 @@ def _speak_espeak(voice: Voice, text: str, seed: int) -> tuple[Waveform, int]:
 
     on_samples = _ON_SAMPLES(collect)  # a name of its own, or it is freed while the library holds it
     try:
-        sample_rate = library.espeak_Initialize(
-            _RETRIEVE_SYNCHRONOUSLY, 0, loader.get_data_path().encode(), 0
-        )
+        sample_rate = library.espeak_Initialize(_RETRIEVE_SYNCHRONOUSLY, 0, loader.get_data_path().encode(), 0)
         if sample_rate <= 0:
-            raise DataError(
-                "espeak-ng did not start: its data folder is unreadable; install espeakng-loader anew"
-            )
+            raise DataError("espeak-ng did not start: its data folder is unreadable; install espeakng-loader anew")
         library.espeak_ng_SetRandSeed(ctypes.c_long(seed))  # else the clock seeds it
         library.espeak_SetSynthCallback(on_samples)
         variant = voice.name.partition("+")[2]  # espeak-ng passes over a variant that it does not know
@@ -108,9 +104,7 @@ def _speak_hibari(voice: Voice, text: str, seed: int) -> tuple[Waveform, int]:
 
 @cache
 def _hibari() -> Any:
-    return _import("hibari").Hibari(
-        threads=1
-    )  # one thread: the sums come out in one order, hence the same bits
+    return _import("hibari").Hibari(threads=1)  # one thread: the sums come out in one order, hence the same bits
 
 
 def _import(module: str) -> Any:

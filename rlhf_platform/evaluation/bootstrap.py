@@ -94,9 +94,7 @@ def _resampled_rates(errors: _Floats, words: _Floats, resamples: int, seed: int)
 def _words(words: npt.NDArray[Any]) -> _Floats:
     counts = np.asarray(words, dtype=np.float64)
     if counts.ndim != 1 or not np.isfinite(counts).all() or (counts < 0).any() or counts.sum() == 0:
-        raise ValueError(
-            f"words has shape {counts.shape}, sum {counts.sum():g}: (N,) counts, not all 0, expected"
-        )
+        raise ValueError(f"words has shape {counts.shape}, sum {counts.sum():g}: (N,) counts, not all 0, expected")
     return counts
 
 

@@ -111,14 +111,10 @@ def compare(
         raise ValueError(f"{first.label!r} has a prompt id twice: every clip counts once")
     for other in results[1:]:
         if [u.prompt_id for u in other.utterances] != ids:
-            raise ValueError(
-                f"{first.label!r} and {other.label!r} decoded different clips: use the same ones"
-            )
+            raise ValueError(f"{first.label!r} and {other.label!r} decoded different clips: use the same ones")
         if other.normalizer_version != first.normalizer_version:
             versions = f"{first.normalizer_version!r} and {other.normalizer_version!r}"
-            raise ValueError(
-                f"{first.label!r}, {other.label!r}: normalisers {versions} differ, evaluate again"
-            )
+            raise ValueError(f"{first.label!r}, {other.label!r}: normalisers {versions} differ, evaluate again")
 
     members: dict[str, list[int]] = {}
     for i, utterance in enumerate(first.utterances):

@@ -30,9 +30,7 @@ def document() -> str:
 @cache
 def docstrings(section: Any) -> dict[str, str]:
     """The string under each field of a section, on one line; a field without one is left out."""
-    (body,) = (
-        node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef)
-    )
+    (body,) = (node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef))
     found: dict[str, str] = {}
     for field, after in pairwise(body):
         match field, after:

@@ -87,9 +87,7 @@ def _read_chain(path: Path, above: tuple[Path, ...], errors: list[str]) -> list[
         if isinstance(parent, str) and parent and "${" not in parent:
             layers += _read_chain(file.parent / parent, (*above, file), errors)
         else:
-            errors.append(
-                f"extends is {parent!r} (in {_shown(file)}): expected a relative path or a list of them"
-            )
+            errors.append(f"extends is {parent!r} (in {_shown(file)}): expected a relative path or a list of them")
     return [*layers, (file, _Layer(f"in {_shown(file)}", file.parent, tree))]
 
 
@@ -128,9 +126,7 @@ def _read_overrides(overrides: Sequence[str], errors: list[str]) -> list[_Layer]
             tree = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([text])))
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             reason = getattr(error, "problem", None) or _first_line(error)
-            errors.append(
-                f"override {text!r}: not valid YAML: {reason}; quote text that holds any of [{{}}]:,$"
-            )
+            errors.append(f"override {text!r}: not valid YAML: {reason}; quote text that holds any of [{{}}]:,$")
             continue
         if "extends" in tree:
             errors.append(f"override {text!r}: extends stands in a recipe file, not on the command line")
@@ -139,9 +135,7 @@ def _read_overrides(overrides: Sequence[str], errors: list[str]) -> list[_Layer]
     return layers
 
 
-def _checked(
-    section: Any, tree: Mapping[Any, Any], prefix: str, layer: _Layer, errors: list[str]
-) -> dict[str, Any]:
+def _checked(section: Any, tree: Mapping[Any, Any], prefix: str, layer: _Layer, errors: list[str]) -> dict[str, Any]:
     """`tree` without what is wrong in it, its paths absolute; what is wrong is added to `errors`."""
     keys = keys_of(section)
     good: dict[str, Any] = {}
@@ -165,9 +159,7 @@ def _checked(
     return good
 
 
-def _checked_item(
-    key: Key, index: int, item: Any, full: str, layer: _Layer, errors: list[str]
-) -> dict[str, Any]:
+def _checked_item(key: Key, index: int, item: Any, full: str, layer: _Layer, errors: list[str]) -> dict[str, Any]:
     where = f"{full}[{index}]"
     if isinstance(item, Mapping):
         return _checked(key.item, item, where + ".", layer, errors)

@@ -88,6 +88,11 @@ class SFTConfig:
     """Of AdamW, per step and learning rate."""
     max_grad_norm: float = key(1.0, above=0.0)
     """A longer gradient is scaled down to this L2 norm."""
+    curriculum: float = key(0.0, at_least=0.0, at_most=1.0)
+    """Share of the steps over which clips come in from short to long: starts with the shortest fifth, ends with all
+    (after SortaGrad, 1512.02595). A model from nothing needs it to find the words in the audio; 0 turns it off."""
+    cpus: int = key(1, at_least=1)
+    """Cores per rank during the warm start, when no rollout worker is up; ranks are `learner.workers`."""
     spec_augment: bool = False
     """Mask bands of time and frequency (1904.08779), as StepAudio 2.5 does in ASR SFT."""
     seed: int = key(0, at_least=0)
@@ -128,6 +133,10 @@ class RolloutConfig:
     """Logits are divided by this before sampling; 1 samples the policy itself."""
     top_p: float = key(1.0, above=0.0, at_most=1.0)
     """1 is required for now: a cut tail changes the distribution that the learner must reproduce."""
+    max_tokens: int = key(512, at_least=64)
+    """Prompt and completion together, in tokens; bounds the engine's memory per sequence."""
+    max_sequences: int = key(128, at_least=1, at_most=4096)
+    """Sequences that an engine works on at once; more wait."""
     max_new_tokens: int = key(32, at_least=1)
     """Longest completion in tokens; a longer one is cut and counted."""
     kv_cache_gib: float = key(0.5, above=0.0)

@@ -120,9 +120,7 @@ def _data(recipe: Recipe) -> Iterator[str]:
     if manifest is not None and not Path(manifest).is_file():
         file = Path(manifest)
         near = nearest(file.name, [path.name for path in file.parent.glob("*.jsonl")])
-        hint = (
-            f"did you mean {file.parent / near}?" if near else "a path is relative to the file that names it"
-        )
+        hint = f"did you mean {file.parent / near}?" if near else "a path is relative to the file that names it"
         yield f"data.manifest is {manifest!r}: no such file; {hint}"
 
 

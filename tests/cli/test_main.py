@@ -49,9 +49,7 @@ def test_validate_imports_no_torch_ray_vllm_or_transformers() -> None:
         "assert result.exit_code == 0, result.output\n"
         "print([name for name in ('torch', 'ray', 'vllm', 'transformers') if name in sys.modules])"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
 
 

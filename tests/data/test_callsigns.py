@@ -27,9 +27,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def group_of(row: Row) -> str:
-    return next(
-        group for group, speakers in SPEAKERS.items() if row.speaker in {speaker.name for speaker in speakers}
-    )
+    return next(group for group, speakers in SPEAKERS.items() if row.speaker in {speaker.name for speaker in speakers})
 
 
 def test_the_vocabulary_is_36_words_with_a_whole_recording_each() -> None:

@@ -57,18 +57,14 @@ def test_the_id_defaults_to_the_audio_path(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     rows = read_manifest(
-        manifest(
-            tmp_path, values(tmp_path, id="ä", metadata={"n": [1]}), values(tmp_path, "b.wav", duration=1)
-        )
+        manifest(tmp_path, values(tmp_path, id="ä", metadata={"n": [1]}), values(tmp_path, "b.wav", duration=1))
     )
     (tmp_path / "elsewhere").mkdir()
     other = tmp_path / "elsewhere" / "manifest.jsonl"
     write_manifest(other, rows)
     assert '"audio": "../a.wav"' in other.read_text()
     again = read_manifest(other)
-    assert [(r.id, r.audio.resolve(), r.metadata) for r in again] == [
-        (r.id, r.audio, r.metadata) for r in rows
-    ]
+    assert [(r.id, r.audio.resolve(), r.metadata) for r in again] == [(r.id, r.audio, r.metadata) for r in rows]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,7 @@ PAIRS = [
 
 
 def test_totals_by_hand() -> None:
-    assert corpus_wer(PAIRS, "en") == WordErrors(
-        substitutions=1, deletions=3, insertions=2, reference_words=10
-    )
+    assert corpus_wer(PAIRS, "en") == WordErrors(substitutions=1, deletions=3, insertions=2, reference_words=10)
     assert corpus_wer(PAIRS, "en").wer == 0.6
 
 

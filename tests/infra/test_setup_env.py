@@ -183,9 +183,7 @@ def test_the_lock_satisfies_what_the_project_asks_for():
     assert "://" not in CPU_LOCK.read_text()
 
 
-@pytest.mark.parametrize(
-    "line", ["torch>=2.13", "torch", "torch==2.13.0+cpu", "torch==2.*", "a @ file:///a.whl"]
-)
+@pytest.mark.parametrize("line", ["torch>=2.13", "torch", "torch==2.13.0+cpu", "torch==2.*", "a @ file:///a.whl"])
 def test_a_lock_line_that_is_not_exact_is_named(tmp_path, line):
     lock = tmp_path / "some.lock"
     lock.write_text(f"# a comment\nnumpy==2.3.5\n{line}\n")
@@ -225,9 +223,7 @@ def test_a_package_that_cannot_be_had_is_named_in_one_line(tmp_path):
 def test_an_environment_of_another_python_is_made_anew(tmp_path, capsys):
     env = install.Environment(tmp_path / ".venv")
     env.folder.mkdir()
-    (env.folder / "pyvenv.cfg").write_text(
-        "version = 3.9.1\ncommand = /usr/bin/python3.9 -m venv /elsewhere\n"
-    )
+    (env.folder / "pyvenv.cfg").write_text("version = 3.9.1\ncommand = /usr/bin/python3.9 -m venv /elsewhere\n")
     (env.folder / "stale").touch()
     env.create()
     assert "was made by another Python or elsewhere" in capsys.readouterr().out

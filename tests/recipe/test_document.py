@@ -15,9 +15,7 @@ def sections(section: type = Recipe) -> list[type]:
 
 
 def test_every_key_has_a_docstring() -> None:
-    silent = [
-        f"{one.__name__}.{name}" for one in sections() for name in keys_of(one) if name not in docstrings(one)
-    ]
+    silent = [f"{one.__name__}.{name}" for one in sections() for name in keys_of(one) if name not in docstrings(one)]
     assert silent == []
 
 

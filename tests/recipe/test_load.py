@@ -42,9 +42,7 @@ def test_a_loaded_recipe_is_a_real_dataclass_with_defaults_filled_in() -> None:
 def test_later_layers_win_and_sections_are_merged_key_by_key() -> None:
     write("base/one.yaml", "steps: 1\nseed: 1\nsft: {steps: 1, seed: 1}\n")
     write("base/two.yaml", "seed: 2\nsft: {seed: 2}\n")
-    loaded = load(
-        "extends: [base/one.yaml, base/two.yaml]\nname: a\nsft: {batch_size: 7}\n", "seed=3", "seed=4"
-    )
+    loaded = load("extends: [base/one.yaml, base/two.yaml]\nname: a\nsft: {batch_size: 7}\n", "seed=3", "seed=4")
     recipe = loaded.recipe
     assert (recipe.steps, recipe.seed) == (1, 4)
     assert (recipe.sft.steps, recipe.sft.seed, recipe.sft.batch_size) == (1, 2, 7)
@@ -199,9 +197,7 @@ def test_only_variables_that_are_set_may_be_named(monkeypatch: pytest.MonkeyPatc
     assert "only ${oc.env:NAME} may stand in ${...}" in line
 
 
-def test_relative_paths_belong_to_the_file_that_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_belong_to_the_file_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORE", "/store")
     (tmp_path / "base/model").mkdir(parents=True)
     write("base/b.yaml", "data: {manifest: m.jsonl}\nbackbone: {path: model}\nrewards: [{fn: '../f.py:g'}]\n")
@@ -217,10 +213,7 @@ def test_relative_paths_belong_to_the_file_that_names_them(
     assert recipe.data.manifest == str(tmp_path / "elsewhere/n.jsonl")
     assert recipe.backbone.path == "owner/model"
     assert recipe.rewards[0].fn == "pkg.mod:h"
-    assert (
-        load_recipe(tmp_path / "r.yaml", ["data.manifest=${oc.env:STORE}/m"]).recipe.data.manifest
-        == "/store/m"
-    )
+    assert load_recipe(tmp_path / "r.yaml", ["data.manifest=${oc.env:STORE}/m"]).recipe.data.manifest == "/store/m"
 
 
 def test_an_unquoted_off_is_the_word_where_the_word_is_a_choice() -> None:
@@ -229,9 +222,7 @@ def test_an_unquoted_off_is_the_word_where_the_word_is_a_choice() -> None:
 
 
 def test_the_resolved_yaml_loads_again_from_another_folder_as_the_same_recipe(tmp_path: Path) -> None:
-    loaded = load(
-        "name: a\ndata: {manifest: m.jsonl}\nrewards: [{fn: f.py:g, kwargs: {k: null}}]\n", "seed=3"
-    )
+    loaded = load("name: a\ndata: {manifest: m.jsonl}\nrewards: [{fn: f.py:g, kwargs: {k: null}}]\n", "seed=3")
     again = write("runs/a/recipe.yaml", loaded.yaml)
     assert load_recipe(again).recipe == loaded.recipe
     assert (loaded.path, loaded.base_dir) == (tmp_path / "r.yaml", tmp_path)

@@ -16,9 +16,7 @@ def score(reference: str, text: str, language: str = "en") -> float:
 
 
 def test_kinds_of_error_counted_by_hand() -> None:
-    assert word_errors("alpha bravo charlie delta", "alpha bravo charlie delta", "en") == WordErrors(
-        0, 0, 0, 4
-    )
+    assert word_errors("alpha bravo charlie delta", "alpha bravo charlie delta", "en") == WordErrors(0, 0, 0, 4)
     assert word_errors("alpha bravo charlie delta", "alpha charlie", "en") == WordErrors(0, 2, 0, 4)
     assert word_errors("alpha bravo charlie", "alpha xray charlie nine nine", "en") == WordErrors(1, 0, 2, 3)
     assert word_errors("alpha", "", "en") == WordErrors(0, 1, 0, 1)
@@ -29,9 +27,7 @@ def test_wer_is_that_of_jiwer(reference: str, hypothesis: str) -> None:
     errors = word_errors(reference, hypothesis, "en")
     assert errors.wer == pytest.approx(jiwer.wer(reference, hypothesis), abs=1e-12)
     assert errors.reference_words == len(reference.split())
-    assert score(reference, hypothesis) == pytest.approx(
-        1 - min(jiwer.wer(reference, hypothesis), 1), abs=1e-12
-    )
+    assert score(reference, hypothesis) == pytest.approx(1 - min(jiwer.wer(reference, hypothesis), 1), abs=1e-12)
 
 
 def test_reward_by_hand() -> None:

@@ -81,9 +81,7 @@ def test_whatever_is_raised_is_the_samples_failure(tmp_path: Path, form: str, st
     assert kinds(call(tmp_path, code, samples("a", "b"))) == ["raised", "raised"]
 
 
-@pytest.mark.parametrize(
-    "expression", ["[1.0]", "1.0", "None", "'ab'", "{'a': 1, 'b': 2}", "(x for x in (1, 2))"]
-)
+@pytest.mark.parametrize("expression", ["[1.0]", "1.0", "None", "'ab'", "{'a': 1, 'b': 2}", "(x for x in (1, 2))"])
 def test_a_batch_of_another_shape_fails_every_sample(tmp_path: Path, expression: str) -> None:
     code = f"def reward(samples):\n    return {expression}\n"
     assert kinds(call(tmp_path, code, samples("a", "b"))) == ["wrong_shape"] * 2

@@ -20,9 +20,7 @@ def write(folder: Path, code: str) -> Path:
     return folder
 
 
-def message(
-    folder: Path, code: str, spec: str = "mine.py:reward", kwargs: dict[str, Any] | None = None
-) -> str:
+def message(folder: Path, code: str, spec: str = "mine.py:reward", kwargs: dict[str, Any] | None = None) -> str:
     write(folder, code)
     with pytest.raises(RecipeError) as caught:
         check_rewards([RewardConfig(fn=spec, kwargs=kwargs or {})], folder)
@@ -137,9 +135,7 @@ def test_a_call_method_without_a_sample_is_refused(tmp_path: Path) -> None:
 
 
 def test_checking_makes_no_instance_but_loading_reports_one_that_cannot_be_made(tmp_path: Path) -> None:
-    code = (
-        "class Reward:\n  def __init__(self): raise OSError('no model')\n  def __call__(self, sample): ...\n"
-    )
+    code = "class Reward:\n  def __init__(self): raise OSError('no model')\n  def __call__(self, sample): ...\n"
     configs = [RewardConfig(fn="mine.py:Reward")]
     check_rewards(configs, write(tmp_path, code))
     with pytest.raises(RecipeError, match=r"^rewards\[0\]\.fn: making Reward .* OSError: no model"):

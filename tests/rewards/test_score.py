@@ -87,9 +87,7 @@ def test_one_failed_term_fails_the_sample_and_no_other(tmp_path: Path) -> None:
 def test_the_example_reward_in_the_recipes(tmp_path: Path) -> None:
     recipes = Path(__file__).parents[2] / "recipes" / "asr"
     scorer = Scorer([RewardConfig(fn="my_rewards.py:brevity", kwargs={"words_per_second": 2})], recipes)
-    scored = scorer.score(
-        [sample(text, duration=2.0) for text in ("", "a b c d", "a b c d e", "a b c d e f g h i j")]
-    )
+    scored = scorer.score([sample(text, duration=2.0) for text in ("", "a b c d", "a b c d e", "a b c d e f g h i j")])
     assert [s.outcome for s in scored] == [Scored(value, {"brevity": value}) for value in (0, 0, -0.25, -1)]
     [unknown] = scorer.score([sample("a", duration=0.0)])
     assert isinstance(unknown.outcome, Failed)
@@ -179,9 +177,7 @@ def cluster() -> Iterator[None]:
 def test_the_actor_scores_and_reports_a_bad_recipe_as_such(cluster: None, tmp_path: Path) -> None:
     from rewards.worker import RewardWorker
 
-    good = RewardWorker.options(num_cpus=0.25).remote(
-        [RewardConfig(fn="rewards.asr:wer_reward")], str(tmp_path)
-    )
+    good = RewardWorker.options(num_cpus=0.25).remote([RewardConfig(fn="rewards.asr:wer_reward")], str(tmp_path))
     assert ray.get(good.ready.remote(), timeout=60) == ["wer_reward"]
     [scored] = ray.get(good.score.remote([sample("alpha bravo")]), timeout=60)
     assert scored.outcome == Scored(0.5, {"wer_reward": 0.5})

@@ -1,0 +1,275 @@
+"""The DeepSpeed learner, one rank: a plain class, which a Ray actor wraps and tests call directly."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from policies.adapter import load_adapter
+from policies.batch import EncodedPrompt, PolicyBatch, make_batch
+from policies.policy import Policy
+from policies.weights import WeightUpdate, checksum
+from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
+from rlhf_platform.algorithms.kl import kl_to_reference
+from rlhf_platform.algorithms.policy_loss import clip_fraction, clipped_surrogate
+from rlhf_platform.recipe.schema import AlgorithmConfig, LearnerConfig, Recipe
+from rlhf_platform.types import Prompt, Sample
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks meet. `timeout`: seconds a rank waits for the others before it gives up (law 3)."""
+
+    rank: int
+    world_size: int
+    host: str
+    port: int
+    timeout: float
+
+
+@dataclass(frozen=True)
+class TrainSample:
+    """A sample with its advantage; `counts` is False where the reward failed (law 2)."""
+
+    sample: Sample
+    advantage: float
+    counts: bool
+
+
+@dataclass
+class _MicroBatch:
+    batch: PolicyBatch
+    audio: list[Tensor] | None
+    """Encoder output, kept when the encoder is frozen."""
+    mask: Tensor
+    """(B, T): completion tokens of samples that count."""
+    advantages: Tensor
+    behaviour: Tensor
+    old: Tensor
+    reference: Tensor | None
+
+
+class Learner:
+    """One rank of the policy's trainer. All ranks are given equally many samples, or they would wait for each other."""
+
+    def __init__(self, recipe: Recipe, model: Path | str, rendezvous: Rendezvous) -> None:
+        import deepspeed
+
+        self._algorithm: AlgorithmConfig = recipe.algorithm
+        self._config: LearnerConfig = recipe.learner
+        self._rendezvous = rendezvous
+        self._updates = 0
+        join_process_group(rendezvous)
+        dtype = getattr(torch, recipe.backbone.dtype)
+        self._adapter = load_adapter(recipe.backbone.adapter, model)
+        self._policy = self._load_policy(model, dtype, recipe.rollout.temperature, recipe.learner.freeze_encoder)
+        self._reference: Policy | None = None
+        if recipe.algorithm.kl_coef > 0:
+            self._reference = self._load_policy(model, dtype, recipe.rollout.temperature, True).requires_grad_(False)
+        trainable = [p for p in self._policy.parameters() if p.requires_grad]
+        self.trainable_parameters = sum(p.numel() for p in trainable)
+        self._optimizer = torch.optim.AdamW(
+            trainable, lr=recipe.learner.learning_rate, weight_decay=recipe.learner.weight_decay
+        )
+        self._engine, *_ = deepspeed.initialize(
+            model=self._policy,
+            optimizer=self._optimizer,
+            model_parameters=trainable,
+            config=deepspeed_config(recipe.learner, recipe.backbone.dtype),
+        )
+
+    def _load_policy(self, model: Path | str, dtype: torch.dtype, temperature: float, freeze: bool) -> Policy:
+        # Without dropout in either mode: the log-probs must be those that the rollout engine sampled from.
+        return Policy(self._adapter, self._adapter.load_model(dtype), temperature, freeze).eval()
+
+    def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
+        """One RL step on this rank's share of the samples: `epochs` x `minibatches` optimiser steps.
+
+        The loss is a mean over all completion tokens that count in a minibatch, over all ranks, whatever the number
+        of ranks and micro-batches (law 5). Returns metrics over all ranks.
+        """
+        minibatches = [
+            list(self._micro_batches(samples[i :: self._algorithm.minibatches]))
+            for i in range(self._algorithm.minibatches)
+        ]
+        metrics = self._mismatch([micro for minibatch in minibatches for micro in minibatch])
+        sums = torch.zeros(4, dtype=torch.float64)
+        grad_norm = 0.0
+        for _ in range(self._algorithm.epochs):
+            for minibatch in minibatches:
+                sums += self._update(minibatch)
+                grad_norm = max(grad_norm, float(self._engine.get_global_grad_norm() or 0.0))
+        tokens, kl, clipped, entropy = _over_ranks(sums).tolist()
+        return metrics | {
+            "kl": kl / max(tokens, 1.0),
+            "clip_fraction": clipped / max(tokens, 1.0),
+            "entropy": entropy / max(tokens, 1.0),
+            "grad_norm": grad_norm,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+        }
+
+    def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
+        """Log-prob of each completion token under the current policy; what the sync probe compares with."""
+        found: list[tuple[float, ...]] = []
+        for start in range(0, len(samples), self._config.micro_batch_size):
+            part = samples[start : start + self._config.micro_batch_size]
+            with torch.no_grad():
+                values, _ = self._engine(self._batch(part))
+            found += [tuple(values[i, : len(s.tokens)].tolist()) for i, s in enumerate(part)]
+        return found
+
+    def weights(self, version: int) -> WeightUpdate:
+        """A copy of all parameters under vLLM's names. Every rank must call it: at ZeRO 3 they gather together."""
+        import deepspeed
+
+        parameters = list(self._policy.model.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
+            tensors = {name: value.cpu().clone() for name, value in self._adapter.vllm_weights(self._policy.model)}
+        return WeightUpdate(version, tensors, checksum(tensors))
+
+    def save(self, path: Path) -> None:
+        """Write the policy in Hugging Face layout (rank 0 writes, all ranks call)."""
+        import deepspeed
+
+        parameters = list(self._policy.model.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
+            if self._rendezvous.rank == 0:
+                self._adapter.save(self._policy.model, path)
+        torch.distributed.barrier()
+
+    def _batch(self, samples: Sequence[Sample]) -> PolicyBatch:
+        prompts: dict[str, Prompt] = {s.prompt.id: s.prompt for s in samples}
+        encoded: list[EncodedPrompt] = [self._adapter.encode(p) for p in prompts.values()]
+        index = {prompt_id: i for i, prompt_id in enumerate(prompts)}
+        pad = self._adapter.tokenizer.pad_token_id
+        return make_batch(encoded, [index[s.prompt.id] for s in samples], [s.tokens for s in samples], pad)
+
+    @torch.no_grad()
+    def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[_MicroBatch]:
+        """Padded micro-batches with the log-probs that stay fixed during the step: old, behaviour and reference."""
+        keep_audio = self._config.freeze_encoder and self._config.zero_stage < 3
+        for start in range(0, len(samples), self._config.micro_batch_size):
+            part = samples[start : start + self._config.micro_batch_size]
+            batch = self._batch([s.sample for s in part])
+            audio = self._policy.encode(batch) if keep_audio else None
+            behaviour = torch.zeros_like(batch.completion_mask)
+            for i, s in enumerate(part):
+                behaviour[i, : len(s.sample.logprobs)] = torch.tensor(s.sample.logprobs)
+            counts = torch.tensor([[float(s.counts)] for s in part])
+            yield _MicroBatch(
+                batch=batch,
+                audio=audio,
+                mask=batch.completion_mask * counts,
+                advantages=torch.tensor([[s.advantage] for s in part]),
+                behaviour=behaviour,
+                old=self._engine(batch, audio)[0],
+                reference=self._reference(batch, audio)[0] if self._reference else None,
+            )
+
+    def _update(self, minibatch: Sequence[_MicroBatch]) -> Tensor:
+        """One optimiser step. Returns sums over this rank's tokens: tokens, KL, clipped tokens, entropy."""
+        total = _over_ranks(torch.stack([micro.mask.sum() for micro in minibatch]).sum()).clamp(min=1.0)
+        sums = torch.zeros(4, dtype=torch.float64)
+        self._schedule()
+        for number, micro in enumerate(minibatch, start=1):
+            logprobs, entropy = self._engine(micro.batch, micro.audio)
+            weight = truncated_importance(micro.old, micro.behaviour, self._algorithm.importance_cap)
+            loss = weight * clipped_surrogate(logprobs, micro.old, micro.advantages, self._algorithm.clip_ratio)
+            kl = torch.zeros_like(logprobs)
+            if micro.reference is not None:
+                kl = kl_to_reference(logprobs, micro.reference)
+                loss = loss + self._algorithm.kl_coef * kl
+            # DeepSpeed averages gradients over ranks; times the number of ranks makes that a sum.
+            scaled = (loss * micro.mask).sum() / total * self._rendezvous.world_size
+            self._engine.set_gradient_accumulation_boundary(number == len(minibatch))
+            self._engine.backward(scaled)
+            with torch.no_grad():
+                clipped = clip_fraction(logprobs, micro.old, self._algorithm.clip_ratio, micro.mask)
+                parts = (micro.mask.sum(), (kl * micro.mask).sum(), clipped, (entropy * micro.mask).sum())
+                sums += torch.stack(parts).double()
+        self._engine.step()
+        self._updates += 1
+        return sums
+
+    def _schedule(self) -> None:
+        """Linear warm-up over optimiser steps, then constant."""
+        ramp = min(1.0, (self._updates + 1) / max(1, self._config.warmup_steps))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.learning_rate * ramp
+
+    def _mismatch(self, micros: Sequence[_MicroBatch]) -> dict[str, float]:
+        """How far rollout and learner are apart on this step's samples, before any update (law 6)."""
+        largest = torch.stack([max_mismatch(m.old, m.behaviour, m.mask) for m in micros]).max()
+        weight = [truncated_importance(m.old, m.behaviour, self._algorithm.importance_cap) * m.mask for m in micros]
+        sums = torch.stack(
+            [torch.stack([w.sum(), w.square().sum(), m.mask.sum()]) for w, m in zip(weight, micros, strict=True)]
+        )
+        total, squares, tokens = _over_ranks(sums.sum(0)).tolist()
+        return {
+            "logprob_diff_max": float(_over_ranks(largest, torch.distributed.ReduceOp.MAX)),
+            "importance_weight": total / max(tokens, 1.0),
+            "effective_sample_share": total * total / max(squares * tokens, 1e-9),
+        }
+
+
+def deepspeed_config(learner: LearnerConfig, dtype: str) -> dict[str, object]:
+    """DeepSpeed's own settings. Micro-batches are accumulated by the learner, which alone knows the token count."""
+    return {
+        "train_micro_batch_size_per_gpu": learner.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": learner.max_grad_norm,
+        "zero_optimization": {"stage": learner.zero_stage},
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
+
+
+def join_process_group(rendezvous: Rendezvous) -> None:
+    """Meet the other ranks (gloo without a GPU, NCCL with one), on loopback when they are on this machine (law 10)."""
+    prepare_deepspeed()
+    import deepspeed
+
+    if rendezvous.host == "127.0.0.1":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    os.environ |= {
+        "MASTER_ADDR": rendezvous.host,
+        "MASTER_PORT": str(rendezvous.port),
+        "RANK": str(rendezvous.rank),
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(rendezvous.world_size),
+    }
+    deepspeed.init_distributed(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        timeout=timedelta(seconds=rendezvous.timeout),
+        dist_init_required=True,
+    )
+
+
+def prepare_deepspeed() -> None:
+    """Let DeepSpeed find the op that set-up compiled; otherwise each first start compiles it anew, for a minute."""
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/torch_extensions")
+    scripts = f"{sys.prefix}/bin"
+    if not os.environ["PATH"].startswith(scripts):
+        os.environ["PATH"] = f"{scripts}:{os.environ['PATH']}"
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _over_ranks(value: Tensor, operation: object = None) -> Tensor:
+    """Sum (or another reduction) over all ranks."""
+    value = value.clone()
+    torch.distributed.all_reduce(value, op=operation or torch.distributed.ReduceOp.SUM)
+    return value

@@ -1,0 +1,152 @@
+"""The warm start: supervised training on transcripts with TRL's SFTTrainer on DeepSpeed, one rank."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policies.adapter import PolicyAdapter, load_adapter
+from policies.batch import EncodedPrompt, make_batch
+from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, join_process_group
+from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.types import Prompt
+
+Progress = Callable[[int, float], None]
+"""Called with the optimiser step reached and the loss there."""
+
+_SHORTEST = 0.2
+"""Where the curriculum starts: the shortest fifth of the clips."""
+
+
+def clip_order(durations: Sequence[float], count: int, curriculum: float, seed: int) -> list[int]:
+    """Indices of the `count` clips to train on, in order.
+
+    During the first `curriculum` of them, clips are drawn from a pool that grows from the shortest fifth to all;
+    after that, and without a curriculum, each pass over the data is a fresh shuffle.
+    """
+    rng = random.Random(seed)
+    by_length = sorted(range(len(durations)), key=lambda i: durations[i])
+    order: list[int] = []
+    ramp = int(curriculum * count)
+    for position in range(ramp):
+        pool = max(1, round(len(by_length) * (_SHORTEST + (1 - _SHORTEST) * position / ramp)))
+        order.append(by_length[rng.randrange(pool)])
+    while len(order) < count:
+        rng.shuffle(by_length)
+        order += by_length
+    return order[:count]
+
+
+class TranscriptCollator:
+    """Rows {"row": i} -> padded inputs of the model, with labels on the transcript and its end token only."""
+
+    def __init__(self, adapter: PolicyAdapter, prompts: Sequence[Prompt], spec_augment: bool) -> None:
+        self._adapter, self._prompts, self._spec_augment = adapter, prompts, spec_augment
+        # A small set is featurised once; a large one is featurised as it comes.
+        self._encode = lru_cache(maxsize=8192)(lambda row: adapter.encode(prompts[row]))
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        encoded: list[EncodedPrompt] = [self._encode(row["row"]) for row in rows]
+        targets = [self._adapter.target(self._prompts[row["row"]].reference) for row in rows]
+        batch = make_batch(encoded, range(len(rows)), targets, self._adapter.tokenizer.pad_token_id)
+        labels = torch.full_like(batch.input_ids, -100)
+        for i, (prompt, target) in enumerate(zip(encoded, targets, strict=True)):
+            start = len(prompt.token_ids)
+            labels[i, start : start + len(target)] = torch.tensor(target)
+        features = spec_augment(batch.features, batch.features_mask) if self._spec_augment else batch.features
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "input_features": features,
+            "input_features_mask": batch.features_mask,
+            "labels": labels,
+        }
+
+
+def spec_augment(features: Tensor, mask: Tensor, bands: int = 2, widest: float = 0.15) -> Tensor:
+    """Blank `bands` bands of time and of frequency per clip, each up to `widest` of the axis (1904.08779).
+
+    `features` (C, M, F), `mask` (C, F). Blanked to the clip's mean, so that the level stays.
+    """
+    features = features.clone()
+    for clip, frames in zip(features, mask.sum(-1).tolist(), strict=True):
+        mean = clip[:, :frames].mean()
+        for axis, size in ((0, clip.shape[0]), (1, frames)):
+            for _ in range(bands):
+                width = int(torch.randint(0, max(1, int(widest * size)) + 1, ()))
+                start = int(torch.randint(0, max(1, size - width), ()))
+                clip.narrow(axis, start, width).fill_(mean)
+    return features
+
+
+def warm_start(
+    recipe: Recipe,
+    model: Path | str,
+    prompts: Sequence[Prompt],
+    rendezvous: Rendezvous,
+    out: Path,
+    report: Progress,
+) -> None:
+    """Train `recipe.sft.steps` steps from the checkpoint `model` and write the result to `out` (rank 0)."""
+    join_process_group(rendezvous)
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    sft = recipe.sft
+    torch.manual_seed(sft.seed)
+    adapter = load_adapter(recipe.backbone.adapter, model)
+    order = clip_order([p.duration for p in prompts], sft.steps * sft.batch_size, sft.curriculum, sft.seed)
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                report(state.global_step, float(logs["loss"]))
+
+    on_cpu = not torch.cuda.is_available()
+    args = SFTConfig(
+        output_dir=str(out.parent / f"{out.name}.trainer"),
+        max_steps=sft.steps,
+        per_device_train_batch_size=sft.batch_size // rendezvous.world_size,
+        learning_rate=sft.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=sft.warmup_steps,
+        weight_decay=sft.weight_decay,
+        adam_beta2=0.98,
+        max_grad_norm=sft.max_grad_norm,
+        bf16=recipe.backbone.dtype == "bfloat16",
+        use_cpu=on_cpu,
+        optim="adamw_torch",
+        deepspeed=deepspeed_config(recipe.learner, recipe.backbone.dtype)
+        | {
+            "train_micro_batch_size_per_gpu": sft.batch_size // rendezvous.world_size,
+            "gradient_clipping": sft.max_grad_norm,
+        },
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        train_sampling_strategy="sequential",
+        max_length=None,
+        gradient_checkpointing=False,
+        logging_steps=10,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+        seed=sft.seed,
+    )
+    trainer = SFTTrainer(
+        model=adapter.load_model(getattr(torch, recipe.backbone.dtype)),
+        args=args,
+        train_dataset=Dataset.from_dict({"row": order}),
+        data_collator=TranscriptCollator(adapter, prompts, sft.spec_augment),
+        processing_class=adapter.tokenizer,
+        callbacks=[Reporter()],
+    )
+    trainer.train()
+    trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    if rendezvous.rank == 0:
+        adapter.save(trained, out)

@@ -1,0 +1,77 @@
+"""Weights & Biases, offline unless the recipe says otherwise."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlhf_platform.data.audio import load_audio
+from rlhf_platform.errors import ClusterError
+from rlhf_platform.recipe.schema import TrackingConfig
+from rlhf_platform.types import Failed, ScoredSample
+
+SAMPLE_RATE = 16_000
+
+
+class WandbLog:
+    """A W&B run in the run's folder; does nothing when `tracking.wandb` is off."""
+
+    def __init__(self, config: TrackingConfig, name: str, folder: Path, recipe: Mapping[str, Any]) -> None:
+        self._run: Any = None
+        self._rows = config.table_rows
+        if config.wandb == "off":
+            return
+        # Quiet, and nothing sent that was not asked for (law 10).
+        os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_DISABLE_CODE": "true"}
+        import wandb
+
+        try:
+            self._run = wandb.init(
+                project=config.project,
+                name=name,
+                dir=str(folder),
+                mode=config.wandb,
+                config=dict(recipe),
+                settings=wandb.Settings(x_disable_stats=True, disable_git=True, console="off"),
+            )
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            raise ClusterError(
+                f"tracking.wandb is {config.wandb}: {error}; log in with `wandb login`, or set offline or off"
+            ) from None
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        if self._run:
+            self._run.log(dict(values), step=step)
+
+    def samples(self, step: int, name: str, samples: Sequence[ScoredSample]) -> None:
+        """A table of playable audio, transcript, hypothesis and reward parts, evenly spread over `samples`."""
+        if not self._run or not self._rows or not samples:
+            return
+        import wandb
+
+        every = max(1, len(samples) // self._rows)
+        shown = list(samples)[::every][: self._rows]
+        terms = sorted({term for s in shown if not isinstance(s.outcome, Failed) for term in s.outcome.parts})
+        table = wandb.Table(
+            columns=["prompt", "speaker", "audio", "transcript", "hypothesis", "reward", *terms, "failure"]
+        )
+        for scored in shown:
+            sample, outcome = scored.sample, scored.outcome
+            audio = wandb.Audio(load_audio(sample.prompt.audio, SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+            row: list[Any] = [
+                sample.prompt.id,
+                sample.prompt.speaker,
+                audio,
+                sample.prompt.reference,
+                sample.text,
+            ]
+            if isinstance(outcome, Failed):
+                row += [None, *(None for _ in terms), f"{outcome.term}: {outcome.kind}: {outcome.message}"]
+            else:
+                row += [outcome.value, *(outcome.parts.get(term) for term in terms), None]
+            table.add_data(*row)
+        self._run.log({name: table}, step=step)
+
+    def close(self, exit_code: int) -> None:
+        if self._run:
+            self._run.finish(exit_code=exit_code)

@@ -1,0 +1,135 @@
+"""Ray for one run: a local cluster of its own, or one that is running; a placement group; actors in it."""
+
+import math
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from rlhf_platform.errors import ClusterError, WaitTimeout
+from rlhf_platform.recipe.schema import ClusterConfig, Recipe
+
+
+@contextmanager
+def cluster(recipe: Recipe) -> Iterator[None]:
+    """Ray, connected; shut down with all its processes afterwards when it was started here.
+
+    Raises ClusterError or WaitTimeout when `cluster.address` does not answer.
+    """
+    address = recipe.cluster.address or os.environ.get("RAY_ADDRESS")
+    os.environ |= process_environment()
+    # Ray's own choice when it starts a cluster, which it otherwise announces as a warning.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address:
+        _join(address, recipe.cluster)
+    else:
+        light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
+        ray.init(
+            num_cpus=recipe.cluster.cpus + light,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=512 * 2**20,
+            logging_level="WARNING",
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, config: ClusterConfig) -> None:
+    key = f"cluster.address is {address}"
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address not in ("auto", "local"):
+        if not host or not port.isdigit():
+            raise ClusterError(f"{key}: allowed are auto, host:port and ray://host:port")
+        try:
+            socket.create_connection((host, int(port)), timeout=config.connect_timeout).close()
+        except OSError as error:
+            raise ClusterError(
+                f"{key}: nothing answers there ({error.strerror or error}); start Ray, or leave the key out to run here"
+            ) from None
+    # What listens there may still not be Ray, and ray.init has no bound of its own.
+    outcome: list[BaseException | None] = []
+
+    def connect() -> None:
+        try:
+            ray.init(address=address, logging_level="WARNING", log_to_driver=False)
+            outcome.append(None)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(config.connect_timeout)
+    if not outcome:
+        raise WaitTimeout("the run", f"Ray at {address} (cluster.address)", config.connect_timeout)
+    if outcome[0] is not None:
+        raise ClusterError(f"{key}: {str(outcome[0]).strip().splitlines()[0]}")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placement group with one bundle per actor, in the order rollout, learner, reward workers."""
+
+    group: PlacementGroup
+    recipe: Recipe
+
+    def options(self, bundle: int, cpus: float) -> dict[str, Any]:
+        """Options of the actor in `bundle`: its cores, and threads to match them."""
+        return actor_options(cpus) | {
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
+        }
+
+
+def actor_options(cpus: float) -> dict[str, Any]:
+    """Ray options of an actor that computes on exactly the cores that it reserves."""
+    threads = str(max(1, int(cpus)))
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    return {"num_cpus": cpus, "runtime_env": {"env_vars": variables | process_environment()}}
+
+
+def process_environment() -> dict[str, str]:
+    """Variables of every process of a run: no report to anyone (law 10), and no bars among the run's own lines."""
+    return {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+@contextmanager
+def placed(recipe: Recipe) -> Iterator[Placement]:
+    """Reserve the cores of all RL actors at once. Raises WaitTimeout when the cluster does not grant them."""
+    rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
+    bundles = (
+        [{"CPU": float(rollout.cpus)}] * rollout.workers
+        + [{"CPU": float(learner.cpus)}] * learner.workers
+        + [{"CPU": float(scoring.cpus)}] * scoring.workers
+    )
+    group = placement_group(bundles, strategy="PACK")
+    try:
+        if not group.wait(recipe.cluster.start_timeout):
+            have = ray.cluster_resources().get("CPU", 0)
+            want = sum(bundle["CPU"] for bundle in bundles)
+            raise WaitTimeout(
+                "the run",
+                f"{want:g} cores in {len(bundles)} bundles, the cluster has {have:g}",
+                recipe.cluster.start_timeout,
+                "lower rollout.workers, learner.workers or their cpus",
+            )
+        yield Placement(group, recipe)
+    finally:
+        remove_placement_group(group)

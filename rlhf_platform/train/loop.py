@@ -1,0 +1,95 @@
+"""The RL loop: rollout, reward, advantage, update, sync."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rewards.asr import word_errors
+from rlhf_platform.algorithms.grpo import group_advantages
+from rlhf_platform.data.sampler import PromptSampler
+from rlhf_platform.errors import RewardError
+from rlhf_platform.evaluation.wer import total
+from rlhf_platform.learner.learner import TrainSample
+from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.tracking.clock import PhaseClock
+from rlhf_platform.train.sync import sync
+from rlhf_platform.train.team import Team
+from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, StopReason
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One RL step: what was sampled and scored, and the numbers a person asks for."""
+
+    step: int
+    samples: Sequence[ScoredSample]
+    metrics: Mapping[str, float]
+
+
+def rl_steps(recipe: Recipe, team: Team, prompts: Sequence[Prompt], probe: Sequence[Prompt]) -> Iterator[StepResult]:
+    """Run `recipe.steps` steps; rollout and learner hold the same weights, version 0, on entry."""
+    sampler = PromptSampler(prompts, recipe.rollout.prompts_per_step, recipe.seed)
+    for step in range(1, recipe.steps + 1):
+        clock = PhaseClock()
+        with clock.phase("rollout"):
+            samples = team.rollouts.sample(sampler.next(), seed=recipe.seed * 1_000_003 + step)
+        with clock.phase("reward"):
+            scored = team.rewards.score(samples)
+            check_failures(scored, recipe.scoring.max_failure_rate)
+        advantages = advantages_of(scored, recipe.algorithm.group_size)
+        with clock.phase("update"):
+            metrics = team.learners.train(advantages)
+        with clock.phase("sync"):
+            proof = sync(team.learners, team.rollouts, step, probe, recipe.backbone.dtype)
+        metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
+        yield StepResult(step, scored, sample_metrics(scored) | metrics | clock.seconds())
+
+
+def advantages_of(scored: Sequence[ScoredSample], group_size: int) -> list[TrainSample]:
+    """Advantages within each group of consecutive `group_size` samples; a failed sample counts nowhere (law 2)."""
+    counts = torch.tensor([isinstance(s.outcome, Scored) for s in scored]).view(-1, group_size)
+    rewards = torch.tensor([s.outcome.value if isinstance(s.outcome, Scored) else 0.0 for s in scored])
+    advantages = group_advantages(rewards.view(-1, group_size), counts)
+    return [
+        TrainSample(s.sample, float(advantage), bool(count))
+        for s, advantage, count in zip(scored, advantages.flatten(), counts.flatten(), strict=True)
+    ]
+
+
+def check_failures(scored: Sequence[ScoredSample], max_rate: float) -> None:
+    """Raise RewardError when more than `max_rate` of the samples have no reward, saying which and why."""
+    failures = [s.outcome for s in scored if isinstance(s.outcome, Failed)]
+    if len(failures) <= max_rate * len(scored):
+        return
+    found = Counter((f.term, f.kind) for f in failures)
+    kinds = ", ".join(f"{n} {term}: {kind}" for (term, kind), n in found.items())
+    raise RewardError(
+        f"rewards: {len(failures)} of {len(scored)} samples failed ({kinds}), scoring.max_failure_rate is {max_rate:g}; "
+        f"the first said: {failures[0].message}"
+    )
+
+
+def sample_metrics(scored: Sequence[ScoredSample]) -> dict[str, float]:
+    """Means over the step's samples: reward and its terms, WER, length, and what was not scored or cut."""
+    outcomes = [s.outcome for s in scored if isinstance(s.outcome, Scored)]
+    kinds = Counter(s.outcome.kind for s in scored if isinstance(s.outcome, Failed))
+    errors = total(word_errors(s.sample.prompt.reference, s.sample.text, s.sample.prompt.language) for s in scored)
+    parts: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        for name, value in outcome.parts.items():
+            parts.setdefault(name, []).append(value)
+    return {
+        "reward": _mean([o.value for o in outcomes]),
+        **{f"reward/{name}": _mean(values) for name, values in parts.items()},
+        **{f"reward_failed/{kind}": float(n) for kind, n in kinds.items()},
+        "reward_failed": float(len(scored) - len(outcomes)),
+        "sample_wer": errors.wer,
+        "completion_tokens": _mean([len(s.sample.tokens) for s in scored]),
+        "cut": _mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

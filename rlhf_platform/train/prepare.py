@@ -1,0 +1,152 @@
+"""What a run needs before its actors start: prompts, a backbone, a warm start. Each is made once and cached."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+
+import policies
+import rlhf_platform
+from rlhf_platform.data import demo
+from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
+from rlhf_platform.errors import WaitTimeout
+from rlhf_platform.learner.learner import Rendezvous
+from rlhf_platform.learner.sft_worker import SFTWorker
+from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.tracking.progress import Display
+from rlhf_platform.train.cluster import actor_options
+from rlhf_platform.train.waiting import wait
+from rlhf_platform.types import Prompt
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prompts to learn from and to evaluate on, and a digest of the manifest they are from."""
+
+    train: list[Prompt]
+    evaluation: list[Prompt]
+    digest: str
+
+
+def prepare_data(recipe: Recipe, display: Display) -> Data:
+    """Read the manifest (building a demo set first) and check every clip. Raises DataError with all bad rows."""
+    path = Path(recipe.data.manifest) if recipe.data.manifest else _demo(recipe, display)
+    rows = read_manifest(path)
+    check_splits(rows, recipe.data.train_split, recipe.data.eval_split)
+    with display.phase("check audio", len(rows)) as phase:
+        check_audio(rows, recipe.backbone.window, lambda done, total: phase.update(done))
+    train = [to_prompt(row) for row in of_split(rows, recipe.data.train_split)]
+    evaluation = [to_prompt(row) for row in of_split(rows, recipe.data.eval_split)]
+    limit = recipe.evaluation.max_clips or len(evaluation)
+    evaluation = evaluation[:: max(1, -(-len(evaluation) // limit))]
+    display.line(f"data: {len(train)} training and {len(evaluation)} evaluation clips from {path}")
+    return Data(train, evaluation, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _demo(recipe: Recipe, display: Display) -> Path:
+    name = str(recipe.data.demo)
+    with display.phase(f"build data set {name}", 1) as phase:
+        return demo.build(name, recipe.cache_dir, lambda done, total: phase.resize(done, total))
+
+
+def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
+    """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
+    model: Path | str = recipe.backbone.path or _tiny_backbone(recipe, data, display)
+    if recipe.sft.steps == 0:
+        return model
+    path = Path(recipe.cache_dir, "warm_start", _digest(recipe, data.digest)).resolve()
+    if path.is_dir():
+        display.line(f"warm start: skipped, {path} was made by the same recipe, data and code")
+        return path
+    with _made_whole(path) as draft:
+        _train_warm_start(recipe, model, data.train, draft, display)
+    display.line(f"warm start: kept in {path}")
+    return path
+
+
+def _tiny_backbone(recipe: Recipe, data: Data, display: Display) -> Path:
+    from policies.tiny import build_tiny
+
+    key = _hash([asdict(recipe.backbone), data.digest, _code_version()])
+    path = Path(recipe.cache_dir, "backbone", key).resolve()
+    if not path.is_dir():
+        with _made_whole(path) as draft:
+            build_tiny(recipe.backbone.tiny, [p.reference for p in data.train], recipe.backbone.window, draft)
+        display.line(f"backbone: built in {path}")
+    return path
+
+
+def _train_warm_start(
+    recipe: Recipe, model: Path | str, prompts: Sequence[Prompt], out: Path, display: Display
+) -> None:
+    """Run the SFT on as many ranks as the learner will have, one actor each; they are gone afterwards."""
+    timeout = recipe.cluster.start_timeout
+    options = actor_options(recipe.sft.cpus)
+    workers = [SFTWorker.options(max_concurrency=2, **options).remote(recipe) for _ in range(recipe.learner.workers)]
+    host, port = wait(workers[0].rendezvous_address.remote(), "SFT worker 0", "start", timeout)
+    prompts_ref = ray.put(list(prompts))
+    done = [
+        worker.run.remote(str(model), prompts_ref, Rendezvous(rank, len(workers), host, port, timeout), str(out))
+        for rank, worker in enumerate(workers)
+    ]
+    with display.phase("warm start", recipe.sft.steps) as phase:
+        reached, quiet = -1, 0.0
+        while len(ray.wait(done, num_returns=len(done), timeout=1.0)[0]) < len(done):
+            step, loss = wait(workers[0].progress.remote(), "SFT worker 0", "report", timeout)
+            quiet = 0.0 if step > reached else quiet + 1.0
+            if quiet > recipe.cluster.step_timeout:
+                raise WaitTimeout("the run", f"step {step + 1} of the warm start", quiet, "raise cluster.step_timeout")
+            if step > reached:
+                phase.update(step, f"loss {loss:.3f}" if step else "loading")
+            reached = step
+            if any(ray.wait([ref], timeout=0)[0] for ref in done):
+                break
+        wait(done, "the SFT workers", "finish", recipe.cluster.step_timeout)
+        phase.update(recipe.sft.steps)
+    for worker in workers:
+        ray.kill(worker)
+
+
+@contextmanager
+def _made_whole(path: Path) -> Iterator[Path]:
+    """A draft folder that becomes `path` when the block ends well, and is removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path.parent))
+    try:
+        yield draft
+        if not path.is_dir():
+            draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _digest(recipe: Recipe, data: str) -> str:
+    """Key of a warm start: everything that decides its weights."""
+    parts = [
+        asdict(recipe.backbone),
+        asdict(recipe.sft),
+        recipe.learner.workers,
+        recipe.learner.zero_stage,
+        data,
+    ]
+    return _hash([*parts, _code_version()])
+
+
+def _code_version() -> str:
+    """Digest of the code that a warm start runs, its libraries included."""
+    packages = Path(policies.__file__).parent, Path(rlhf_platform.__file__).parent
+    files = sorted(packages[0].glob("*.py"))
+    files += sorted(f for part in ("learner", "data") for f in (packages[1] / part).glob("*.py"))
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "deepspeed")]
+    return _hash([hashlib.sha256(f.read_bytes()).hexdigest() for f in files] + libraries)
+
+
+def _hash(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,45 @@
+"""The rollout engine as a Ray actor: a shell around `RolloutEngine`."""
+
+from collections.abc import Sequence
+
+import ray
+import torch
+
+from policies.weights import WeightUpdate
+from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.types import Prompt, Sample
+from rollout.engine import RolloutEngine, SamplingSettings
+
+
+@ray.remote
+class RolloutWorker:
+    """One vLLM engine, warm when `ready` returns."""
+
+    def __init__(self, recipe: Recipe, model: str) -> None:
+        torch.set_num_threads(recipe.rollout.cpus)
+        self._recipe, self._model = recipe, model
+
+    def start(self, probe: Sequence[Prompt]) -> None:
+        """Load the model and generate once, so that no step pays for compilation."""
+        recipe = self._recipe
+        self._engine = RolloutEngine(
+            recipe.backbone.adapter,
+            self._model,
+            recipe.backbone.dtype,
+            recipe.rollout.max_tokens,
+            recipe.rollout.max_sequences,
+            recipe.rollout.kv_cache_gib,
+        )
+        self._engine.generate(probe, SamplingSettings(1, 1.0, 2, 0))
+
+    def restart(self, model: str, probe: Sequence[Prompt]) -> None:
+        """Serve another checkpoint, from disk."""
+        self._engine.close()
+        self._model = model
+        self.start(probe)
+
+    def generate(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[Sample]:
+        return self._engine.generate(prompts, settings)
+
+    def load_weights(self, update: WeightUpdate) -> int:
+        return self._engine.load_weights(update)
