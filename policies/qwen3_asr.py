@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
@@ -16,7 +17,7 @@ from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
-from rlhf_platform.types import Prompt
+from rlhf_platform.types import Prompt, Waveform
 
 _TEXT_MARK = "<asr_text>"
 
@@ -49,8 +50,19 @@ class Qwen3ASRAdapter(PolicyAdapter):
             f"<|im_start|>assistant\n{opening}"
         )
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
+    def _samples(self, prompt: Prompt) -> Waveform:
+        """The clip, with silence up to one encoder chunk (1 s).
+
+        vLLM pads the chunks of a batch to the longest of them, Transformers to a whole chunk. With a trained (not zero)
+        convolution bias the last position of a shorter clip would thus depend on which clips it was served with.
+        """
+        extractor = self.processor.feature_extractor
         samples = load_audio(prompt.audio, self.sample_rate)
+        missing = 2 * extractor.n_window * extractor.hop_length - len(samples)
+        return np.pad(samples, (0, missing)) if missing > 0 else samples
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        samples = self._samples(prompt)
         inputs = self.processor(text=[self._layout(prompt, 1)], audio=[samples], sampling_rate=self.sample_rate)
         return EncodedPrompt(
             tuple(inputs["input_ids"][0].tolist()),
@@ -61,7 +73,7 @@ class Qwen3ASRAdapter(PolicyAdapter):
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
         return {
             "prompt_token_ids": self.tokenizer.encode(self._layout(prompt, 1)),
-            "multi_modal_data": {"audio": load_audio(prompt.audio, self.sample_rate)},
+            "multi_modal_data": {"audio": self._samples(prompt)},
         }
 
     def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:

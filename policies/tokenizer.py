@@ -36,8 +36,10 @@ def train_tokenizer(texts: Iterable[str], text_pieces: int, audio_slots: int) ->
     splitter = Qwen2Tokenizer()._tokenizer.pre_tokenizer
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = splitter
+    # The words of the prompt layout stand in every prompt; as single pieces they keep prompts short.
+    layout = ["language English", "user\n", "assistant\n"] * 1000
     bpe.train_from_iterator(
-        texts,
+        [*layout, *texts],
         BpeTrainer(
             vocab_size=text_pieces,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),

@@ -1,4 +1,4 @@
-"""The demo data set `callsigns`: one to five words of spelling alphabet and digits, such as "alpha seven".
+"""The demo data set `callsigns`: one to four words of spelling alphabet and digits, such as "alpha seven".
 
 One speaker is recorded, the others are synthetic; docs/data.md says what the set shows and what it does not.
 """
@@ -9,10 +9,11 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Waveform
 
-BUILDER_VERSION = "1"
+BUILDER_VERSION = "2"
 """Raise it with every change that alters a clip; sets built before are then built anew."""
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -36,8 +37,9 @@ LETTERS = (
 )  # fmt: skip
 VOCABULARY = DIGITS + LETTERS
 
-WORD_COUNTS = {1: 1, 2: 3, 3: 4, 4: 3, 5: 2}
-"""Words in an utterance, and how often in relation to each other."""
+WORD_COUNTS = {1: 3, 2: 4, 3: 4, 4: 2}
+"""Words in an utterance, and how often in relation to each other. Held-out texts have two at least: to hold out a
+single word would take away the only clips in which a beginner hears it alone."""
 
 RECORDINGS = Path(__file__).parents[2] / "recipes" / "speech" / "callsigns"
 """One FLAC per word of the vocabulary, by one speaker; ATTRIBUTION.txt is beside them."""
@@ -56,6 +58,14 @@ def _espeak(name: str, rate: int, pitch: int) -> Speaker:
     licence = "output of espeak-ng (GPL-3.0-or-later)"
     return Speaker(f"espeak-{name}", licence, Voice("espeak", name, rate, pitch))
 
+
+GROUPS = {
+    "human": "recorded voice",
+    "neural": "neural voice",
+    "seen": "formant voices",
+    "unseen": "unheard voices",
+}
+"""How reports call the groups of speakers."""
 
 SPEAKERS = {
     "human": (Speaker("allison", "CC-BY-SA-3.0"),),
@@ -88,7 +98,7 @@ _TRIES = 1000
 class Plan:
     """What to build."""
 
-    train: int = 4000
+    train: int = 3200
     """Clips of the training split."""
     human: int = 80
     """Clips of the held-out split by this group of speakers; so are the next three."""
@@ -118,8 +128,7 @@ def build_callsigns(
     unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         unfinished.chmod(0o755)
-        with _one_thread():
-            _write_clips(unfinished, plan, progress)
+        _write_clips(unfinished, plan, progress)
         (unfinished / "build.json").write_text(json.dumps(_stamp(plan), indent=1) + "\n")
         try:
             os.rename(unfinished, out)
@@ -154,47 +163,56 @@ def _holds(out: Path, plan: Plan) -> bool:
 def _write_clips(folder: Path, plan: Plan, progress: Callable[[int, int], None]) -> None:
     """Held-out clips first, each with a text of its own, since training clips avoid these texts."""
     held_out = [group for group in SPEAKERS for _ in range(getattr(plan, group))]
-    clips = [("heldout", number) for number in range(len(held_out))]
-    clips += [("train", number) for number in range(plan.train)]
     rows: list[Row] = []
-    taken: set[str] = set()
-    for done, (split, number) in enumerate(clips, start=1):
-        rng = random.Random(f"{plan.seed}/{split}/{number}")
-        if split == "heldout":
-            speaker = rng.choice(SPEAKERS[held_out[number]])
-        else:
-            speaker = rng.choice(SPEAKERS[rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()))[0]])
-        text, samples, metadata = _clip(rng, speaker, taken, plan.longest)
-        if split == "heldout":
-            taken.add(text)
-        name = f"{split}/{number:05d}"
-        row = Row(
-            manifest=folder / "manifest.jsonl",
-            number=done,
-            id=name,
-            audio=folder / f"{name}.flac",
-            text=text,
-            language="en",
-            speaker=speaker.name,
-            duration=len(samples) / SAMPLE_RATE,
-            split=split,
-            licence=speaker.licence,
-            sample_rate=SAMPLE_RATE,
-            metadata=metadata,
-        )
-        row.audio.parent.mkdir(exist_ok=True)
-        sf.write(row.audio, samples, SAMPLE_RATE, subtype="PCM_16")
-        rows.append(row)
-        progress(done, len(clips))
-    write_manifest(folder / "manifest.jsonl", rows)
+    for number, group in enumerate(held_out):
+        rows.append(_write_clip(folder, plan, "heldout", number, group, frozenset(row.text for row in rows)))
+        progress(len(rows), len(held_out) + plan.train)
+    write = partial(_write_training_clip, folder, plan, frozenset(row.text for row in rows))
+    # Processes, not threads: espeak-ng keeps its state in the process.
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"), initializer=_one_thread) as pool:
+        for row in pool.map(write, range(plan.train), chunksize=32):
+            rows.append(row)
+            progress(len(rows), len(held_out) + plan.train)
+    write_manifest(folder / "manifest.jsonl", [replace(row, number=i) for i, row in enumerate(rows, start=1)])
+
+
+def _write_training_clip(folder: Path, plan: Plan, taken: Collection[str], number: int) -> Row:
+    rng = random.Random(f"{plan.seed}/train/{number}/group")
+    group = rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()))[0]
+    return _write_clip(folder, plan, "train", number, group, taken)
+
+
+def _write_clip(folder: Path, plan: Plan, split: str, number: int, group: str, taken: Collection[str]) -> Row:
+    rng = random.Random(f"{plan.seed}/{split}/{number}")
+    speaker = rng.choice(SPEAKERS[group])
+    text, samples, metadata = _clip(rng, speaker, taken, plan.longest, shortest=2 if split == "heldout" else 1)
+    name = f"{split}/{number:05d}"
+    row = Row(
+        manifest=folder / "manifest.jsonl",
+        number=number,
+        id=name,
+        audio=folder / f"{name}.flac",
+        text=text,
+        language="en",
+        speaker=speaker.name,
+        duration=len(samples) / SAMPLE_RATE,
+        split=split,
+        licence=speaker.licence,
+        sample_rate=SAMPLE_RATE,
+        metadata={"group": GROUPS[group], **metadata},
+    )
+    row.audio.parent.mkdir(exist_ok=True)
+    sf.write(row.audio, samples, SAMPLE_RATE, subtype="PCM_16")
+    return row
 
 
 def _clip(
-    rng: random.Random, speaker: Speaker, taken: Collection[str], longest: float
+    rng: random.Random, speaker: Speaker, taken: Collection[str], longest: float, shortest: int
 ) -> tuple[str, Waveform, dict[str, Any]]:
-    """A text that is not `taken`, its samples, shorter than `longest` seconds, and how they came about."""
+    """A text of `shortest` words at least that is not `taken`, samples for less than `longest` seconds, metadata."""
+    counts = {words: share for words, share in WORD_COUNTS.items() if words >= shortest}
     for _ in range(_TRIES):
-        count = rng.choices(list(WORD_COUNTS), list(WORD_COUNTS.values()))[0]
+        count = rng.choices(list(counts), list(counts.values()))[0]
         text = " ".join(rng.choices(VOCABULARY, k=count))
         if text in taken:
             continue
@@ -232,14 +250,8 @@ def _recording(word: str) -> Waveform:
     return _trim(load_audio(RECORDINGS / f"{word}.flac"))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> None:
     """Torch on one thread: several take ten times longer to resample so little on a busy machine."""
     import torch
 
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -66,8 +66,8 @@ def check_failures(scored: Sequence[ScoredSample], max_rate: float) -> None:
     found = Counter((f.term, f.kind) for f in failures)
     kinds = ", ".join(f"{n} {term}: {kind}" for (term, kind), n in found.items())
     raise RewardError(
-        f"rewards: {len(failures)} of {len(scored)} samples failed ({kinds}), scoring.max_failure_rate is {max_rate:g}; "
-        f"the first said: {failures[0].message}"
+        f"rewards: {len(failures)} of {len(scored)} samples failed ({kinds}), "
+        f"scoring.max_failure_rate is {max_rate:g}; the first said: {failures[0].message}"
     )
 
 
