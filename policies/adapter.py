@@ -72,8 +72,9 @@ class PolicyAdapter(ABC):
         """The transcript in a completion."""
 
     def target(self, text: str) -> tuple[int, ...]:
-        """The completion that a transcript is: its pieces and the end token."""
-        return (*self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.eos_token_id)
+        """The completion that a transcript is: its pieces (also of what spells a control token) and the end token."""
+        pieces = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return (*pieces, self.tokenizer.eos_token_id)
 
     def vllm_weights(self, model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         """Every parameter under vLLM's name, detached."""
