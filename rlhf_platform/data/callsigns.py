@@ -26,7 +26,7 @@ from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Waveform
 
-BUILDER_VERSION = "2"
+BUILDER_VERSION = "3"
 """Raise it with every change that alters a clip; sets built before are then built anew."""
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,7 +35,8 @@ LETTERS = (
     "juliet", "kilo", "lima", "mike", "november", "oscar", "papa", "quebec", "romeo",
     "sierra", "tango", "uniform", "victor", "whiskey", "xray", "yankee", "zulu",
 )  # fmt: skip
-VOCABULARY = DIGITS + LETTERS
+VOCABULARY = DIGITS + LETTERS[:10]
+"""What is spoken: small enough to be learnt from nothing in minutes on two cores."""
 
 WORD_COUNTS = {1: 3, 2: 4, 3: 4, 4: 2}
 """Words in an utterance, and how often in relation to each other. Held-out texts have two at least: to hold out a

@@ -18,6 +18,7 @@ from policies.weights import WeightUpdate, checksum
 from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
 from rlhf_platform.algorithms.kl import kl_to_reference
 from rlhf_platform.algorithms.policy_loss import clip_fraction, clipped_surrogate
+from rlhf_platform.errors import ClusterError
 from rlhf_platform.recipe.schema import AlgorithmConfig, LearnerConfig, Recipe
 from rlhf_platform.types import Prompt, Sample
 
@@ -103,8 +104,9 @@ class Learner:
         grad_norm = 0.0
         for _ in range(self._algorithm.epochs):
             for minibatch in minibatches:
-                sums += self._update(minibatch)
-                grad_norm = max(grad_norm, float(self._engine.get_global_grad_norm() or 0.0))
+                found, norm = self._update(minibatch)
+                sums += found
+                grad_norm = max(grad_norm, norm)
         tokens, kl, clipped, entropy = _over_ranks(sums).tolist()
         return metrics | {
             "kl": kl / max(tokens, 1.0),
@@ -172,8 +174,12 @@ class Learner:
                 reference=self._reference(batch, audio)[0] if self._reference else None,
             )
 
-    def _update(self, minibatch: Sequence[_MicroBatch]) -> Tensor:
-        """One optimiser step. Returns sums over this rank's tokens: tokens, KL, clipped tokens, entropy."""
+    def _update(self, minibatch: Sequence[_MicroBatch]) -> tuple[Tensor, float]:
+        """One optimiser step.
+
+        Returns sums over this rank's tokens (tokens, KL, clipped tokens, entropy) and the norm of the gradient before
+        clipping, over all ranks.
+        """
         total = _over_ranks(torch.stack([micro.mask.sum() for micro in minibatch]).sum()).clamp(min=1.0)
         sums = torch.zeros(4, dtype=torch.float64)
         self._schedule()
@@ -193,9 +199,15 @@ class Learner:
                 clipped = clip_fraction(logprobs, micro.old, self._algorithm.clip_ratio, micro.mask)
                 parts = (micro.mask.sum(), (kl * micro.mask).sum(), clipped, (entropy * micro.mask).sum())
                 sums += torch.stack(parts).double()
+        norm = self._replicated_gradient_norm() if self._config.zero_stage == 0 else 0.0
         self._engine.step()
         self._updates += 1
-        return sums
+        return sums, norm or float(self._engine.get_global_grad_norm())
+
+    def _replicated_gradient_norm(self) -> float:
+        """DeepSpeed reports no norm at stage 0 in float32; each rank holds the whole gradient there."""
+        gradients = [p.grad for p in self._policy.parameters() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
 
     def _schedule(self) -> None:
         """Linear warm-up over optimiser steps, then constant."""
@@ -232,23 +244,43 @@ def deepspeed_config(learner: LearnerConfig, dtype: str) -> dict[str, object]:
 
 
 def join_process_group(rendezvous: Rendezvous) -> None:
-    """Meet the other ranks (gloo without a GPU, NCCL with one), on loopback when they are on this machine (law 10)."""
+    """Meet the other ranks: gloo without a GPU, NCCL with one.
+
+    Rank 0 listens on `rendezvous.host` only; torch's own store would listen on every interface (law 10).
+    Raises ClusterError when the port is taken.
+    """
     prepare_deepspeed()
     import deepspeed
 
     if rendezvous.host == "127.0.0.1":
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    os.environ |= {
-        "MASTER_ADDR": rendezvous.host,
-        "MASTER_PORT": str(rendezvous.port),
-        "RANK": str(rendezvous.rank),
-        "LOCAL_RANK": "0",
-        "WORLD_SIZE": str(rendezvous.world_size),
-    }
-    deepspeed.init_distributed(
-        "nccl" if torch.cuda.is_available() else "gloo",
-        timeout=timedelta(seconds=rendezvous.timeout),
-        dist_init_required=True,
+    os.environ |= {"RANK": str(rendezvous.rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(rendezvous.world_size)}
+    os.environ |= {"MASTER_ADDR": rendezvous.host, "MASTER_PORT": str(rendezvous.port)}
+    timeout = timedelta(seconds=rendezvous.timeout)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(
+        backend,
+        store=_store(rendezvous, timeout),
+        rank=rendezvous.rank,
+        world_size=rendezvous.world_size,
+        timeout=timeout,
+    )
+    deepspeed.init_distributed(backend, timeout=timeout)
+
+
+def _store(rendezvous: Rendezvous, timeout: timedelta) -> torch.distributed.TCPStore:
+    host, port, size = rendezvous.host, rendezvous.port, rendezvous.world_size
+    if rendezvous.rank > 0:
+        return torch.distributed.TCPStore(host, port, size, is_master=False, timeout=timeout)
+    try:
+        listener = socket.create_server((host, port))
+    except OSError as error:
+        raise ClusterError(
+            f"learner.port: {host}:{port} cannot be listened on ({error.strerror}); name another, or null"
+        ) from None
+    # The store closes the descriptor it is given.
+    return torch.distributed.TCPStore(
+        host, port, size, is_master=True, timeout=timeout, master_listen_fd=listener.detach()
     )
 
 

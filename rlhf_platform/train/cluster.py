@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -32,19 +33,30 @@ def cluster(recipe: Recipe) -> Iterator[None]:
     if address:
         _join(address, recipe.cluster)
     else:
-        light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
-        ray.init(
-            num_cpus=recipe.cluster.cpus + light,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=512 * 2**20,
-            logging_level="WARNING",
-            log_to_driver=False,
-        )
+        _start_local(recipe)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(recipe: Recipe) -> None:
+    """A cluster of this machine alone, all of whose sockets are on loopback (law 10).
+
+    On Linux Ray takes the machine's outer address even when told 127.0.0.1, and then listens on every interface. The
+    switch that makes it stay on loopback is the one it has for Windows and macOS.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
+    ray.init(
+        num_cpus=recipe.cluster.cpus + light,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=512 * 2**20,
+        logging_level="WARNING",
+        log_to_driver=False,
+    )
 
 
 def _join(address: str, config: ClusterConfig) -> None:

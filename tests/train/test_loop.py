@@ -1,0 +1,68 @@
+"""The pure parts of the loop: failed rewards are data (law 2), metrics are means over what was scored."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_platform.errors import RewardError
+from rlhf_platform.train.loop import advantages_of, check_failures, sample_metrics
+from rlhf_platform.train.sync import probe_difference
+from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
+
+
+def scored(reward: float | Failed, text: str = "alpha", stop: StopReason = StopReason.EOS) -> ScoredSample:
+    prompt = Prompt("p", "clip.wav", "alpha bravo", "en")
+    outcome = reward if isinstance(reward, Failed) else Scored(reward, {"wer": reward})
+    return ScoredSample(Sample(prompt, (1, 2), (-0.5, -0.25), text, stop, 3), outcome)
+
+
+FAILED = Failed("timeout", "no answer in 30 s", "judge")
+
+
+def test_advantages_are_relative_to_the_group_and_leave_failures_out() -> None:
+    samples = [scored(1.0), scored(0.0), scored(FAILED), scored(0.3), scored(0.3), scored(0.3)]
+    made = advantages_of(samples, group_size=3)
+    half = math.sqrt(0.5)
+    assert [m.advantage for m in made] == pytest.approx([half, -half, 0, 0, 0, 0])
+    assert [m.counts for m in made] == [True, True, False, True, True, True]
+
+
+@given(st.lists(st.booleans(), min_size=4, max_size=4), st.lists(st.floats(-5, 5), min_size=4, max_size=4))
+def test_a_failure_changes_no_advantage_but_its_own(failed: list[bool], rewards: list[float]) -> None:
+    """Advantages with failures are those of the group without the failed samples."""
+    group = [scored(FAILED if f else r) for f, r in zip(failed, rewards, strict=True)]
+    kept = [r for f, r in zip(failed, rewards, strict=True) if not f]
+    alone = advantages_of([scored(r) for r in kept], group_size=len(kept)) if kept else []
+    made = [m for m in advantages_of(group, group_size=4) if m.counts]
+    assert [m.advantage for m in made] == pytest.approx([m.advantage for m in alone], abs=1e-3)
+
+
+def test_more_failures_than_the_recipe_allows_stop_the_run_and_say_which() -> None:
+    samples = [scored(1.0), scored(FAILED), scored(FAILED), scored(Failed("raised", "KeyError: 'x'", "style"))]
+    check_failures(samples, max_rate=0.75)
+    with pytest.raises(RewardError) as caught:
+        check_failures(samples, max_rate=0.5)
+    assert str(caught.value) == (
+        "rewards: 3 of 4 samples failed (2 judge: timeout, 1 style: raised), scoring.max_failure_rate is 0.5; "
+        "the first said: no answer in 30 s"
+    )
+
+
+def test_metrics_count_failures_by_kind_and_never_as_a_reward() -> None:
+    metrics = sample_metrics([scored(0.8, "alpha bravo"), scored(0.4, "alpha", StopReason.LENGTH), scored(FAILED, "")])
+    assert metrics["reward"] == metrics["reward/wer"] == pytest.approx(0.6)
+    assert metrics["reward_failed"] == metrics["reward_failed/timeout"] == 1
+    assert metrics["sample_wer"] == pytest.approx(3 / 6)  # 0, 1 and 2 errors on two words each
+    assert metrics["cut"] == pytest.approx(1 / 3)
+    assert math.isnan(sample_metrics([scored(FAILED)])["reward"])
+
+
+def test_the_probe_sees_any_difference_and_any_nan() -> None:
+    sample = scored(1.0).sample
+    assert probe_difference([sample], [(-0.5, -0.25)]) == 0
+    assert probe_difference([sample, sample], [(-0.5, -0.25), (-0.5, -0.5)]) == 0.25
+    assert math.isnan(probe_difference([sample], [(math.nan, -0.25)]))
+    with pytest.raises(ValueError, match="shorter"):
+        probe_difference([sample], [(-0.5,)])
