@@ -17,6 +17,9 @@ class Policy(nn.Module):
     Everything goes through `forward`, so that DeepSpeed sees each use of a parameter at any ZeRO stage.
     """
 
+    allowed: Tensor
+    """(V,) bool: what the engine may sample."""
+
     def __init__(
         self, adapter: PolicyAdapter, model: PreTrainedModel, temperature: float, freeze_encoder: bool
     ) -> None:

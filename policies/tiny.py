@@ -1,5 +1,6 @@
 """A small backbone from nothing, in the Qwen3-ASR layout: what `backbone.tiny` in a recipe describes."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,8 +53,7 @@ def build_tiny(spec: TinyBackbone, texts: Iterable[str], window: float, path: Pa
         model = Qwen3ASRForConditionalGeneration(config)
         _scale_initial_weights(model)
     model.save_pretrained(path)
-    chunk = max(1, -(-int(window) // 1))
-    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(chunk_length=chunk), tokenizer).save_pretrained(path)
+    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(chunk_length=math.ceil(window)), tokenizer).save_pretrained(path)
 
 
 def _scale_initial_weights(model: nn.Module) -> None:

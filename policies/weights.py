@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,5 +25,6 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous().cpu()
         crc = zlib.crc32(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), crc)
-        crc = zlib.crc32(memoryview(tensor.flatten().view(torch.uint8).numpy().astype(np.uint8, copy=False)), crc)
+        bytes_of: npt.NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
+        crc = zlib.crc32(bytes_of.data, crc)
     return crc
