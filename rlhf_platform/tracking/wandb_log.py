@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import ClusterError
@@ -23,14 +23,18 @@ class WandbLog:
             return
         # Quiet, and nothing sent that was not asked for (law 10).
         os.environ |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_DISABLE_CODE": "true"}
+        # A table's audio waits here to be synced; by default in the home folder, apart from its run.
+        os.environ["WANDB_DATA_DIR"] = str(folder / "wandb" / "data")
         import wandb
+
+        mode: Literal["offline", "online"] = "online" if config.wandb == "online" else "offline"
 
         try:
             self._run = wandb.init(
                 project=config.project,
                 name=name,
                 dir=str(folder),
-                mode=config.wandb,
+                mode=mode,
                 config=dict(recipe),
                 settings=wandb.Settings(x_disable_stats=True, disable_git=True, console="off"),
             )
