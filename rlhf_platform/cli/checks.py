@@ -46,7 +46,9 @@ def _manifest(recipe: Recipe) -> list[str]:
     if data.manifest is None or not Path(data.manifest).is_file():
         return []  # `problems` says so
     try:
-        check_splits(read_manifest(data.manifest), data.train_split, data.eval_split)
+        rows = read_manifest(data.manifest)
+        for learnt in {data.train_split, data.rl_split}:
+            check_splits(rows, learnt, data.eval_split)
     except PlatformError as error:
         return [f"data.manifest: {line}" for line in str(error).splitlines()]
     return []

@@ -26,7 +26,7 @@ from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Waveform
 
-BUILDER_VERSION = "3"
+BUILDER_VERSION = "4"
 """Raise it with every change that alters a clip; sets built before are then built anew."""
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -86,7 +86,7 @@ SPEAKERS = {
 """The four groups of speakers; `unseen` speaks in the held-out split only."""
 
 TRAIN_SHARES = {"human": 3, "neural": 3, "seen": 8}
-"""How often each group speaks in the training split."""
+"""How often each group speaks in the splits that are learnt from."""
 
 _RATES = {"espeak": (0.9, 1.2), "hibari": (0.9, 1.25)}  # drawn anew for each clip, times the voice's own rate
 _PITCH_SPREAD = 10  # either way
@@ -99,8 +99,10 @@ _TRIES = 1000
 class Plan:
     """What to build."""
 
-    train: int = 3200
-    """Clips of the training split."""
+    train: int = 3000
+    """Clips of the split `train`, for the warm start."""
+    rl: int = 1600
+    """Clips of the split `rl`, by the same speakers."""
     human: int = 80
     """Clips of the held-out split by this group of speakers; so are the next three."""
     neural: int = 60
@@ -167,20 +169,22 @@ def _write_clips(folder: Path, plan: Plan, progress: Callable[[int, int], None])
     rows: list[Row] = []
     for number, group in enumerate(held_out):
         rows.append(_write_clip(folder, plan, "heldout", number, group, frozenset(row.text for row in rows)))
-        progress(len(rows), len(held_out) + plan.train)
-    write = partial(_write_training_clip, folder, plan, frozenset(row.text for row in rows))
+        progress(len(rows), len(held_out) + plan.train + plan.rl)
+    write = partial(_write_learnt_clip, folder, plan, frozenset(row.text for row in rows))
     # Processes, not threads: espeak-ng keeps its state in the process.
+    learnt = [("train", i) for i in range(plan.train)] + [("rl", i) for i in range(plan.rl)]
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn"), initializer=_one_thread) as pool:
-        for row in pool.map(write, range(plan.train), chunksize=32):
+        for row in pool.map(write, learnt, chunksize=32):
             rows.append(row)
-            progress(len(rows), len(held_out) + plan.train)
+            progress(len(rows), len(held_out) + len(learnt))
     write_manifest(folder / "manifest.jsonl", [replace(row, number=i) for i, row in enumerate(rows, start=1)])
 
 
-def _write_training_clip(folder: Path, plan: Plan, taken: Collection[str], number: int) -> Row:
-    rng = random.Random(f"{plan.seed}/train/{number}/group")
+def _write_learnt_clip(folder: Path, plan: Plan, taken: Collection[str], place: tuple[str, int]) -> Row:
+    split, number = place
+    rng = random.Random(f"{plan.seed}/{split}/{number}/group")
     group = rng.choices(list(TRAIN_SHARES), list(TRAIN_SHARES.values()))[0]
-    return _write_clip(folder, plan, "train", number, group, taken)
+    return _write_clip(folder, plan, split, number, group, taken)
 
 
 def _write_clip(folder: Path, plan: Plan, split: str, number: int, group: str, taken: Collection[str]) -> Row:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -268,10 +269,11 @@ def join_process_group(rendezvous: Rendezvous) -> None:
     deepspeed.init_distributed(backend, timeout=timeout)
 
 
-def _store(rendezvous: Rendezvous, timeout: timedelta) -> torch.distributed.TCPStore:
+def _store(rendezvous: Rendezvous, timeout: timedelta) -> Any:
+    distributed: Any = torch.distributed  # documents TCPStore, and does not export it to type checkers
     host, port, size = rendezvous.host, rendezvous.port, rendezvous.world_size
     if rendezvous.rank > 0:
-        return torch.distributed.TCPStore(host, port, size, is_master=False, timeout=timeout)
+        return distributed.TCPStore(host, port, size, is_master=False, timeout=timeout)
     try:
         listener = socket.create_server((host, port))
     except OSError as error:
@@ -279,9 +281,7 @@ def _store(rendezvous: Rendezvous, timeout: timedelta) -> torch.distributed.TCPS
             f"learner.port: {host}:{port} cannot be listened on ({error.strerror}); name another, or null"
         ) from None
     # The store closes the descriptor it is given.
-    return torch.distributed.TCPStore(
-        host, port, size, is_master=True, timeout=timeout, master_listen_fd=listener.detach()
-    )
+    return distributed.TCPStore(host, port, size, is_master=True, timeout=timeout, master_listen_fd=listener.detach())
 
 
 def prepare_deepspeed() -> None:

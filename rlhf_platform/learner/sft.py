@@ -102,7 +102,7 @@ def warm_start(
     adapter = load_adapter(recipe.backbone.adapter, model)
     order = clip_order([p.duration for p in prompts], sft.steps * sft.batch_size, sft.curriculum, sft.seed)
 
-    class Reporter(TrainerCallback):  # type: ignore[misc]
+    class Reporter(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             if logs and "loss" in logs:
                 report(state.global_step, float(logs["loss"]))

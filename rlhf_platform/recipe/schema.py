@@ -67,7 +67,10 @@ class DataConfig:
     demo: str | None = key(None, choices=(None, "callsigns"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     train_split: str = "train"
-    """The `split` of the rows that warm start and RL learn from."""
+    """The `split` of the rows that the warm start learns from."""
+    rl_split: str = "train"
+    """The `split` of the rows that RL draws prompts from. Best its own: on clips that the warm start has learnt by
+    heart all samples of a group are right, and nothing is left to compare."""
     eval_split: str = "heldout"
     """The `split` of the rows that the evaluation decodes and nothing learns from."""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -28,9 +29,10 @@ from rlhf_platform.types import Prompt
 
 @dataclass(frozen=True)
 class Data:
-    """Prompts to learn from and to evaluate on, and a digest of the manifest they are from."""
+    """Prompts of the warm start, of RL and of the evaluation, and a digest of the manifest they are from."""
 
     train: list[Prompt]
+    rl: list[Prompt]
     evaluation: list[Prompt]
     digest: str
 
@@ -39,15 +41,19 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
     """Read the manifest (building a demo set first) and check every clip. Raises DataError with all bad rows."""
     path = Path(recipe.data.manifest) if recipe.data.manifest else _demo(recipe, display)
     rows = read_manifest(path)
-    check_splits(rows, recipe.data.train_split, recipe.data.eval_split)
+    for learnt in {recipe.data.train_split, recipe.data.rl_split}:
+        check_splits(rows, learnt, recipe.data.eval_split)
     with display.phase("check audio", len(rows)) as phase:
         check_audio(rows, recipe.backbone.window, lambda done, total: phase.update(done))
     train = [to_prompt(row) for row in of_split(rows, recipe.data.train_split)]
+    rl = [to_prompt(row) for row in of_split(rows, recipe.data.rl_split)]
     evaluation = [to_prompt(row) for row in of_split(rows, recipe.data.eval_split)]
     limit = recipe.evaluation.max_clips or len(evaluation)
     evaluation = evaluation[:: max(1, -(-len(evaluation) // limit))]
-    display.line(f"data: {len(train)} training and {len(evaluation)} evaluation clips from {path}")
-    return Data(train, evaluation, hashlib.sha256(path.read_bytes()).hexdigest())
+    display.line(
+        f"data: {len(train)} clips for the warm start, {len(rl)} for RL, {len(evaluation)} held out, from {path}"
+    )
+    return Data(train, rl, evaluation, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def _demo(recipe: Recipe, display: Display) -> Path:
@@ -89,7 +95,8 @@ def _train_warm_start(
     """Run the SFT on as many ranks as the learner will have, one actor each; they are gone afterwards."""
     timeout = recipe.cluster.start_timeout
     options = actor_options(recipe.sft.cpus)
-    workers = [SFTWorker.options(max_concurrency=2, **options).remote(recipe) for _ in range(recipe.learner.workers)]
+    actor: Any = SFTWorker  # mypy does not see what `ray.remote` makes of a class
+    workers = [actor.options(max_concurrency=2, **options).remote(recipe) for _ in range(recipe.learner.workers)]
     host, port = wait(workers[0].rendezvous_address.remote(), "SFT worker 0", "start", timeout)
     prompts_ref = ray.put(list(prompts))
     done = [

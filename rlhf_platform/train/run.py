@@ -49,7 +49,7 @@ def _run(loaded: LoadedRecipe, folder: RunDir, display: Display, wandb: WandbLog
     data = prepare_data(recipe, display)
     folder.status(phase="warm start")
     model = prepare_model(recipe, data, display)
-    probe = data.train[:PROBE_CLIPS]
+    probe = data.rl[:PROBE_CLIPS]
 
     folder.status(phase="start actors")
     display.line("starting rollout, learner and reward actors")
@@ -65,7 +65,7 @@ def _run(loaded: LoadedRecipe, folder: RunDir, display: Display, wandb: WandbLog
         folder.status(phase="rl")
         largest = proof.difference
         with display.phase("RL step", recipe.steps) as phase:
-            for result in rl_steps(recipe, team, data.train, probe):
+            for result in rl_steps(recipe, team, data.rl, probe):
                 folder.metrics(result.step, result.metrics)
                 folder.status(step=result.step)
                 wandb.metrics(result.step, result.metrics)

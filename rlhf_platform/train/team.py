@@ -37,8 +37,9 @@ class Rollouts:
         self, recipe: Recipe, placement: Placement, bundles: Any, model: Path, probe: Sequence[Prompt]
     ) -> None:
         self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
+        actor: Any = RolloutWorker  # mypy does not see what `ray.remote` makes of a class
         self._workers = [
-            RolloutWorker.options(**placement.options(next(bundles), recipe.rollout.cpus)).remote(recipe, str(model))
+            actor.options(**placement.options(next(bundles), recipe.rollout.cpus)).remote(recipe, str(model))
             for _ in range(recipe.rollout.workers)
         ]
         self._started = [worker.start.remote(list(probe)) for worker in self._workers]
@@ -96,8 +97,9 @@ class Learners:
 
     def __init__(self, recipe: Recipe, placement: Placement, bundles: Any, model: Path) -> None:
         self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
+        actor: Any = LearnerWorker
         self._workers = [
-            LearnerWorker.options(**placement.options(next(bundles), recipe.learner.cpus)).remote(recipe, str(model))
+            actor.options(**placement.options(next(bundles), recipe.learner.cpus)).remote(recipe, str(model))
             for _ in range(recipe.learner.workers)
         ]
         self._address = self._workers[0].rendezvous_address.remote()
@@ -151,8 +153,9 @@ class Rewards:
     def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Any) -> None:
         recipe = loaded.recipe
         self._recipe = recipe
+        actor: Any = RewardWorker
         self._workers = [
-            RewardWorker.options(**placement.options(next(bundles), recipe.scoring.cpus)).remote(
+            actor.options(**placement.options(next(bundles), recipe.scoring.cpus)).remote(
                 list(recipe.rewards), str(loaded.base_dir)
             )
             for _ in range(recipe.scoring.workers)
