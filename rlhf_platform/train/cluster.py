@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlhf_platform.errors import ClusterError, WaitTimeout
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe
+from rlhf_platform.train import PROCESS_ENVIRONMENT
 
 
 @contextmanager
@@ -26,7 +27,6 @@ def cluster(recipe: Recipe) -> Iterator[None]:
     Raises ClusterError or WaitTimeout when `cluster.address` does not answer.
     """
     address = recipe.cluster.address or os.environ.get("RAY_ADDRESS")
-    os.environ |= process_environment()
     # Ray warns that it turned token authentication on, which is what we want.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -108,19 +108,7 @@ def actor_options(cpus: float) -> dict[str, Any]:
     """Ray options of an actor that computes on exactly the cores that it reserves."""
     threads = str(max(1, int(cpus)))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    return {"num_cpus": cpus, "runtime_env": {"env_vars": variables | process_environment()}}
-
-
-def process_environment() -> dict[str, str]:
-    """Variables of every process of a run: no report to anyone (law 10), and no bars among the run's own lines."""
-    return {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    return {"num_cpus": cpus, "runtime_env": {"env_vars": variables | PROCESS_ENVIRONMENT}}
 
 
 @contextmanager

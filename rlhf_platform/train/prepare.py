@@ -18,7 +18,7 @@ import rlhf_platform
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 from rlhf_platform.errors import WaitTimeout
-from rlhf_platform.learner.learner import Rendezvous
+from rlhf_platform.learner.learner import Rendezvous, prepare_deepspeed
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
@@ -64,6 +64,7 @@ def _demo(recipe: Recipe, display: Display) -> Path:
 
 def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
+    prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
     model: Path | str = recipe.backbone.path or _tiny_backbone(recipe, data, display)
     if recipe.sft.steps == 0:
         return model

@@ -148,10 +148,11 @@ def _accounted(folder: RunDir, display: Display) -> Iterator[None]:
     folder.status()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        # Ray answers SIGTERM with SystemExit once it is up.
         folder.status(state="interrupted")
         display.line(f"interrupted; {folder.path / 'status.json'} says how far it came")
-        raise
+        raise KeyboardInterrupt from None
     except PlatformError as error:
         folder.status(state="failed", error=str(error))
         raise
