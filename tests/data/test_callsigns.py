@@ -1,5 +1,6 @@
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,23 @@ import soundfile as sf
 
 from rlhf_platform.data import callsigns, demo
 from rlhf_platform.data.audio import load_audio
-from rlhf_platform.data.callsigns import RECORDINGS, SPEAKERS, VOCABULARY, Plan, build_callsigns, build_key
+from rlhf_platform.data.callsigns import (
+    DIGITS,
+    GROUPS,
+    LETTERS,
+    RECORDINGS,
+    SPEAKERS,
+    VOCABULARY,
+    Plan,
+    build_callsigns,
+    build_key,
+)
 from rlhf_platform.data.manifest import Row, check_audio, check_splits, of_split, read_manifest
 from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.errors import DataError, RecipeError
 
-SMALL = Plan(train=20, human=3, neural=2, seen=3, unseen=4)
+SMALL = Plan(train=20, rl=36, human=3, neural=2, seen=3, unseen=4)
+"""More than one chunk of the process pool, so that the order of the rows is put to the test."""
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +42,54 @@ def group_of(row: Row) -> str:
     return next(group for group, speakers in SPEAKERS.items() if row.speaker in {speaker.name for speaker in speakers})
 
 
-def test_the_vocabulary_is_36_words_with_a_whole_recording_each() -> None:
-    assert len(set(VOCABULARY)) == 36
-    for word in VOCABULARY:
+def test_the_vocabulary_is_20_words_and_every_word_has_a_whole_recording() -> None:
+    assert len(set(VOCABULARY)) == 20
+    for word in DIGITS + LETTERS:
         assert sf.info(RECORDINGS / f"{word}.flac").samplerate == 16_000
         assert 0.4 < len(load_audio(RECORDINGS / f"{word}.flac")) / 16_000 < 1.2
-    assert {path.stem for path in RECORDINGS.glob("*.flac")} == set(VOCABULARY)
+    assert {path.stem for path in RECORDINGS.glob("*.flac")} == set(DIGITS + LETTERS) > set(VOCABULARY)
     assert "Allison Smith" in (RECORDINGS / "ATTRIBUTION.txt").read_text()
 
 
 def test_a_build_has_the_clips_asked_for_and_passes_every_check(built: Path) -> None:
     rows = read_manifest(built)
-    check_splits(rows)
+    for learnt in ("train", "rl"):
+        check_splits(rows, learnt)
     check_audio(rows, window=4.0)
-    assert len(of_split(rows, "train")) == 20
+    assert (len(of_split(rows, "train")), len(of_split(rows, "rl"))) == (20, 36)
     held_out = [group_of(row) for row in of_split(rows, "heldout")]
     assert {group: held_out.count(group) for group in SPEAKERS} == {
         "human": 3, "neural": 2, "seen": 3, "unseen": 4
     }  # fmt: skip
-    assert all(set(row.text.split()) <= set(VOCABULARY) and 1 <= len(row.text.split()) <= 5 for row in rows)
+    assert all(set(row.text.split()) <= set(VOCABULARY) and 1 <= len(row.text.split()) <= 4 for row in rows)
     assert all(row.sample_rate == 16_000 and row.licence for row in rows)
+    assert [row.id for row in rows] == [
+        f"{split}/{i:05d}" for split, clips in (("heldout", 12), ("train", 20), ("rl", 36)) for i in range(clips)
+    ]
 
 
-def test_no_held_out_text_and_no_held_out_voice_is_in_train(built: Path) -> None:
+@pytest.mark.parametrize("learnt", ["train", "rl"])
+def test_no_held_out_text_and_no_held_out_voice_is_learnt_from(built: Path, learnt: str) -> None:
     rows = read_manifest(built)
-    train, held_out = of_split(rows, "train"), of_split(rows, "heldout")
-    assert not {row.text for row in train} & {row.text for row in held_out}
+    chosen, held_out = of_split(rows, learnt), of_split(rows, "heldout")
+    assert not {row.text for row in chosen} & {row.text for row in held_out}
     assert len({row.text for row in held_out}) == len(held_out)
-    assert {group_of(row) for row in train} == {"human", "neural", "seen"}
+    assert {group_of(row) for row in chosen} == {"human", "neural", "seen"}
 
 
-def test_a_row_says_whether_it_was_recorded_or_synthesised(built: Path) -> None:
+def test_held_out_texts_are_kept_from_the_learnt_splits_even_where_texts_are_few(tmp_path: Path) -> None:
+    # Clips this short have few words, so that texts would meet by chance.
+    plan = Plan(train=24, rl=24, human=0, neural=0, seen=150, unseen=0, longest=1.3)
+    rows = read_manifest(build_callsigns(tmp_path / "few", plan))
+    held_out = {row.text for row in of_split(rows, "heldout")}
+    assert not held_out & {row.text for row in rows if row.split != "heldout"}
+    assert min(len(text.split()) for text in held_out) == 2
+    assert 1 in {len(row.text.split()) for row in rows}
+
+
+def test_a_row_says_its_group_and_whether_it_was_recorded_or_synthesised(built: Path) -> None:
     for row in read_manifest(built):
+        assert row.metadata["group"] == GROUPS[group_of(row)]
         source = "recorded" if row.speaker == "allison" else "synthetic"
         assert row.metadata["source"] == source
         assert (row.licence == "CC-BY-SA-3.0") == (source == "recorded")
@@ -88,16 +116,25 @@ def test_two_builds_are_bit_exact_whatever_was_spoken_between(built: Path, tmp_p
     assert contents(tmp_path / "again") == contents(built.parent)
 
 
+def test_the_build_is_the_same_whatever_the_number_of_processes(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_more = range(len(os.sched_getaffinity(0)) + 1)
+    monkeypatch.setattr(callsigns.os, "sched_getaffinity", lambda _: one_more)
+    build_callsigns(tmp_path / "again", SMALL)
+    assert contents(tmp_path / "again") == contents(built.parent)
+
+
 def test_another_seed_gives_other_texts(built: Path, tmp_path: Path) -> None:
-    other = build_callsigns(tmp_path / "other", Plan(train=20, human=3, neural=2, seen=3, unseen=4, seed=1))
+    other = build_callsigns(tmp_path / "other", replace(SMALL, seed=1))
     assert [row.text for row in read_manifest(other)] != [row.text for row in read_manifest(built)]
 
 
 def test_clips_stay_below_the_longest(tmp_path: Path) -> None:
-    rows = read_manifest(build_callsigns(tmp_path / "short", Plan(8, 1, 1, 1, 1, longest=1.2)))
+    rows = read_manifest(build_callsigns(tmp_path / "short", Plan(8, 8, 1, 1, 1, 1, longest=1.2)))
     assert max(row.duration for row in rows) < 1.2
     with pytest.raises(DataError, match=r"no clip by allison is shorter than 0\.1 s"):
-        build_callsigns(tmp_path / "none", Plan(8, 1, 1, 1, 1, longest=0.1))
+        build_callsigns(tmp_path / "none", Plan(8, 8, 1, 1, 1, 1, longest=0.1))
     assert {path.name for path in tmp_path.iterdir()} == {"short"}
 
 
@@ -113,12 +150,12 @@ def test_progress_counts_every_clip_and_an_interrupted_build_leaves_nothing(tmp_
 
     def interrupt(done: int, total: int) -> None:
         told.append((done, total))
-        if done == 3:
+        if done == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_callsigns(tmp_path / "callsigns", Plan(2, 1, 1, 1, 1), progress=interrupt)
-    assert told == [(1, 6), (2, 6), (3, 6)]
+        build_callsigns(tmp_path / "callsigns", Plan(2, 2, 1, 1, 1, 1), progress=interrupt)
+    assert told == [(done, 8) for done in range(1, 8)]
     assert not list(tmp_path.iterdir())
 
 
@@ -127,7 +164,7 @@ def test_a_folder_with_other_files_is_left_alone(built: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match="holds other files; delete it or name another folder"):
         build_callsigns(tmp_path, SMALL)
     with pytest.raises(DataError, match="holds another build of callsigns"):
-        build_callsigns(built.parent, Plan(train=1))
+        build_callsigns(built.parent, replace(SMALL, rl=1))
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
@@ -135,7 +172,7 @@ def test_the_same_set_built_meanwhile_by_another_process_is_taken(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "callsigns"
-    plan = Plan(1, 1, 0, 0, 0)
+    plan = Plan(1, 1, 1, 0, 0, 0)
 
     def race(source: Path, target: Path) -> None:
         monkeypatch.undo()
@@ -143,7 +180,7 @@ def test_the_same_set_built_meanwhile_by_another_process_is_taken(
         os.rename(source, target)
 
     monkeypatch.setattr(callsigns.os, "rename", race)
-    assert len(read_manifest(build_callsigns(out, plan))) == 2
+    assert len(read_manifest(build_callsigns(out, plan))) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"callsigns"}
 
 
