@@ -1,0 +1,270 @@
+"""Every command, YAML and Python block of the README, CONTRIBUTING, docs/ and the recipes' headers does what it says.
+
+Commands are found in the files themselves: lines of ```bash blocks, `inline code` that starts with a program's name,
+and the `# Smoke:` and `# Full scale:` lines of recipes. Each is matched by one of RULES, or the test fails.
+"""
+
+import doctest
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from omegaconf import OmegaConf
+from typer.testing import CliRunner
+
+from rlhf_platform.cli.main import app
+from rlhf_platform.data import demo
+from rlhf_platform.data.callsigns import Plan, build_callsigns
+from rlhf_platform.data.manifest import Row, write_manifest
+from rlhf_platform.recipe.load import load_recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
+LANGUAGES = {"bash", "python", "yaml", "json", "text"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HEAVY = r"vllm |.*from_pretrained"
+"""What takes seconds to import."""
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str:
+        """The name that the block gives itself in a comment on its first line: `# my.yaml`."""
+        named = re.match(r"# ([\w./]+\.\w+)\n", self.text)
+        return named[1] if named else ""
+
+
+def blocks(page: Path) -> list[Block]:
+    found = re.findall(r"^```(.*?)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [Block(language, text) for language, text in found]
+
+
+def commands(page: Path) -> list[str]:
+    """All commands of a page or a recipe, each once."""
+    if page.suffix == ".yaml":
+        header = "".join(line.lstrip("#") for line in page.open() if line.startswith("#"))
+        found = re.findall(r"^ *(?:Smoke|Full scale): +((?:.*\\\n)*.*)$", header, re.MULTILINE)
+    else:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        inline = re.findall(r"`([^`]+)`", prose)
+        found = [text for text in inline if re.match(rf"(?:{'|'.join(PROGRAMS)}) ", text)]
+        for block in blocks(page):
+            found += re.sub(r"\\\n *", " ", block.text).splitlines() if block.language == "bash" else []
+    return [" ".join(text.replace("\\\n", " ").split()) for text in dict.fromkeys(found) if text.strip()]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory like a user's, with the repository's recipes and a small manifest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    shutil.copytree(ROOT / "recipes", "recipes", ignore=shutil.ignore_patterns("__pycache__", "*.flac"))
+    shutil.copytree(ROOT / "docs", "docs")
+    sf.write("clip.wav", np.zeros(8_000, np.int16), 16_000)
+    for number, name in enumerate(("my.jsonl", "clips.jsonl", "my/manifest.jsonl")):
+        path = Path(name).absolute()
+        path.parent.mkdir(exist_ok=True)
+        row = partial(Row, path, number, audio=tmp_path / "clip.wav", language="en", speaker="me", duration=0.5)
+        write_manifest(path, [row(s, text=s, split=s, licence="CC0-1.0") for s in ("train", "rl", "heldout")])
+    return tmp_path
+
+
+def write_files(page: Path) -> None:
+    """The files that a page's blocks spell out, in the working directory; every page may name the example reward."""
+    shutil.copy(ROOT / "recipes/asr/my_rewards.py", "my_rewards.py")
+    for block in blocks(page) if page.suffix == ".md" else []:
+        if block.file:
+            Path(block.file).write_text(block.text)
+
+
+def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rlhf ...` for real, but `run` as `validate`: tests/e2e/test_asr_quickstart.py runs the quickstart for real,
+    with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips."""
+    monkeypatch.setattr(demo, "build_callsigns", partial(build_callsigns, plan=Plan(2, 2, 1, 1, 1, 1)))
+    arguments = ["validate" if argument == "run" else argument for argument in arguments]
+    bare = not any(argument not in ("validate", "data", "build", "check") for argument in arguments)
+    result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
+    assert result.exit_code == 0, result.output
+
+
+def make(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def python(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    """Modules for real, as far as they say how they are used; scripts by their `--help`, with all options in it."""
+    if arguments[:2] == ["-m", "rlhf_platform.data.extract_asterisk"]:
+        ended = subprocess.run([sys.executable, *arguments[:2]], cwd=ROOT, capture_output=True, text=True, check=False)
+        usage = re.findall(r"\b[A-Z]+_[A-Z]+\b", ended.stderr)
+        # tests/data/test_extract_asterisk.py runs it on recordings.
+        assert len(usage) == len(arguments[2:]), ended.stderr
+    elif arguments[0] == "-m":
+        module, target = arguments[1], arguments[-1]
+        printed = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert arguments[2:-1] == [">"]
+        assert printed.stdout == Path(target).read_text(), f"{target} is not what {module} writes"
+    else:
+        command = [sys.executable, ROOT / arguments[0], "--help"]
+        printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert set(arguments[1:]) <= set(re.findall(r"--[\w-]+", printed.stdout))
+
+
+def clicked(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's own click parser takes the arguments; a job's entrypoint is a command by itself."""
+    for pattern in (argument for argument in arguments if "*" in argument):
+        Path(pattern.replace("*", "1")).mkdir(parents=True)  # what the shell would find after a run
+        arguments = [argument.replace("*", "1") for argument in arguments]
+    (script,) = (found for found in entry_points(group="console_scripts") if found.name == program)
+    command = script.load()
+    if program == "ray":
+        from ray.scripts.scripts import cli as command
+    while commands := getattr(command, "commands", None):
+        name, *arguments = arguments
+        assert name in commands, f"{program} has no {name}"
+        command = commands[name]
+    context = command.make_context(program, arguments)
+    if "entrypoint" in context.params:
+        run(shlex.join(context.params["entrypoint"]), monkeypatch)
+
+
+def vllm(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    assert arguments[0] == "serve"
+    make_arg_parser(FlexibleArgumentParser()).parse_args(arguments[1:])
+
+
+def pytest_(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    """The files are there and the markers are declared."""
+    declared = {marker.partition(":")[0] for marker in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+    markers = {arguments[i + 1] for i, argument in enumerate(arguments) if argument == "-m"}
+    assert {word for marker in markers for word in marker.split()} - {"and", "or", "not"} <= declared
+    paths = [argument for argument in arguments if not argument.startswith("-") and argument not in markers]
+    assert all((ROOT / path).exists() for path in paths), paths
+
+
+def pip(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    """`pip install '.[extra]'` names an extra of ours."""
+    (extra,) = re.findall(r"^install \.\[(\w+)\]$", " ".join(arguments))
+    assert extra in PROJECT["project"]["optional-dependencies"]
+
+
+def shell(_: list[str], __: pytest.MonkeyPatch) -> None:
+    """Needs what a test does not have, a package archive or an interactive shell: its syntax was checked."""
+
+
+Rule = Callable[[list[str], pytest.MonkeyPatch], None]
+RULES: dict[str, Rule] = {
+    "rlhf": rlhf,
+    "make": make,
+    "python": python,
+    "ray": partial(clicked, "ray"),
+    "wandb": partial(clicked, "wandb"),
+    "vllm": vllm,
+    "pytest": pytest_,
+    "pip": pip,
+    **dict.fromkeys(("source", "export", "apt-get", "dpkg-deb"), shell),
+}
+PROGRAMS = RULES.keys()
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what the rule for the command's program says. Words in capitals stand for the reader's own."""
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    words = shlex.split(command.replace("HOST", "127.0.0.1"), comments=True)
+    program = words[0].removeprefix(".venv/bin/")
+    assert program in RULES, f"no rule runs this command: {command}"
+    RULES[program](words[1:], monkeypatch)
+
+
+def each(of: Callable[[Path], list[str]], pages: list[Path]) -> list[object]:
+    """Parameters (page, text); what imports for long is marked slow."""
+    slow, found = re.compile(HEAVY, re.DOTALL), [(page, text) for page in pages for text in of(page)]
+    names = [f"{name_of(page)}: {' '.join(text.split())[:60]}" for page, text in found]
+    marks = [[pytest.mark.slow] if slow.match(text) else [] for _, text in found]
+    return [pytest.param(*pair, id=name, marks=mark) for pair, name, mark in zip(found, names, marks, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, as it imports its command line
+@pytest.mark.parametrize(("page", "command"), each(commands, PAGES + RECIPES))
+def test_every_command_is_run(page: Path, command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(page)
+    run(command, monkeypatch)
+
+
+def test_a_command_without_a_rule_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="no rule runs this command: helm install rlhf"):
+        run("helm install rlhf", monkeypatch)
+
+
+def test_every_runnable_recipe_says_its_smoke_and_its_full_scale_command() -> None:
+    runnable = [recipe for recipe in RECIPES if "name" in OmegaConf.load(recipe)]
+    assert [len(commands(recipe)) for recipe in runnable] == [2] * len(runnable)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+    assert page.read_text().count("```") == 2 * len(blocks(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_and_every_test_named_is_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    tests = [ROOT / path for path in re.findall(r"`(tests/[\w/.]+)`", text)]
+    assert [str(path) for path in links + tests if not path.exists()] == []
+
+
+def yaml_blocks(page: Path) -> list[str]:
+    return [block.text for block in blocks(page) if block.language == "yaml"]
+
+
+@pytest.mark.parametrize(("page", "text"), each(yaml_blocks, PAGES))
+def test_a_recipe_or_a_part_of_one_loads(page: Path, text: str, place: Path) -> None:
+    whole = "extends:" in text
+    Path("block.yaml").write_text(text if whole else "extends: recipes/asr/quickstart.yaml\n" + text)
+    load_recipe("block.yaml")
+
+
+def python_blocks(page: Path) -> list[str]:
+    """What a reader types in a row is one text: a page's REPL examples together, every other block by itself."""
+    found = [block.text for block in blocks(page) if block.language == "python"]
+    session = "\n".join(text for text in found if ">>>" in text)
+    return [text for text in found if ">>>" not in text] + ([session] if session else [])
+
+
+@pytest.mark.parametrize(("page", "text"), each(python_blocks, PAGES))
+def test_python_runs_and_prints_what_is_shown(
+    page: Path, text: str, place: Path, request: pytest.FixtureRequest
+) -> None:
+    write_files(page)
+    for folder in re.findall(r'from_pretrained\("(.+?)"\)', text):
+        shutil.copytree(request.getfixturevalue("tiny_checkpoint"), folder, dirs_exist_ok=True)
+    if ">>>" not in text:
+        exec(compile(text, name_of(page), "exec"), {})
+        return
+    session = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    assert doctest.DocTestRunner().run(session).failed == 0
