@@ -19,7 +19,7 @@ lint: setup
 e2e: setup
 	.venv/bin/pytest -m e2e
 
-# Runs, and the data under .data, stay: they are yours.
+# Runs stay, and the data and warm starts under .cache.
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

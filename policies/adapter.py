@@ -80,10 +80,3 @@ class PolicyAdapter(ABC):
         """Every parameter under vLLM's name, detached."""
         for name, parameter in model.named_parameters():
             yield self.vllm_name(name), parameter.detach()
-
-
-def load_adapter(layout: str, path: Path | str) -> PolicyAdapter:
-    """The adapter named by `backbone.adapter`, for the checkpoint at `path`."""
-    from policies.qwen3_asr import Qwen3ASRAdapter
-
-    return {"qwen3_asr": Qwen3ASRAdapter}[layout](path)

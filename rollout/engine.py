@@ -14,7 +14,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import torch
 
-from policies.adapter import load_adapter
+from policies.load import load_adapter
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason

@@ -105,7 +105,6 @@ def test_set_up_stands_apart() -> None:
     assert mixed == []
 
 
-@pytest.mark.xfail(strict=True, reason="policies.adapter.load_adapter imports the adapters, which import it")
 def test_no_file_imports_itself_by_way_of_others() -> None:
     try:
         TopologicalSorter(IMPORTS).prepare()

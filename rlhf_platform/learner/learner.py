@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies.adapter import load_adapter
 from policies.batch import EncodedPrompt, PolicyBatch, make_batch
+from policies.load import load_adapter
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
@@ -67,6 +67,7 @@ class Learner:
         self._config: LearnerConfig = recipe.learner
         self._rendezvous = rendezvous
         self._updates = 0
+        self._total_updates = recipe.steps * recipe.algorithm.epochs * recipe.algorithm.minibatches
         join_process_group(rendezvous)
         dtype = getattr(torch, recipe.backbone.dtype)
         self._adapter = load_adapter(recipe.backbone.adapter, model)
@@ -211,8 +212,10 @@ class Learner:
         return float(torch.nn.utils.get_total_norm(gradients))
 
     def _schedule(self) -> None:
-        """Linear warm-up over optimiser steps, then constant."""
+        """Set the learning rate of the update that comes: linear warm-up, then `learner.schedule`."""
         ramp = min(1.0, (self._updates + 1) / max(1, self._config.warmup_steps))
+        if self._config.schedule == "linear":
+            ramp = min(ramp, 1 - self._updates / self._total_updates)
         for group in self._optimizer.param_groups:
             group["lr"] = self._config.learning_rate * ramp
 

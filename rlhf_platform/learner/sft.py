@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies.adapter import PolicyAdapter, load_adapter
+from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, make_batch
+from policies.load import load_adapter
 from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, join_process_group
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Prompt

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from policies.adapter import load_adapter
 from policies.batch import make_batch
+from policies.load import load_adapter
 from policies.policy import Policy
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Sample

@@ -30,7 +30,7 @@ class TinyBackbone:
     """Heads of encoder and decoder; the decoder's are 32 wide, the least that vLLM's CPU attention takes."""
     key_value_heads: int = key(2, at_least=1, at_most=64)
     """Heads for keys and values, shared by the attention heads, whose number they divide."""
-    conv_channels: int = key(32, at_least=8, at_most=512)
+    conv_channels: int = key(16, at_least=8, at_most=512)
     """Channels of the three convolutions that turn 100 frames a second into 13 positions a second."""
     text_pieces: int = key(400, at_least=256, at_most=100_000)
     """Byte-level text pieces, learnt from the training texts."""
@@ -187,7 +187,9 @@ class LearnerConfig:
     learning_rate: float = key(1e-6, above=0.0, at_most=1.0)
     """1e-6 suits full-size models; the tiny backbone takes about 1e-4."""
     warmup_steps: int = key(0, at_least=0)
-    """Steps over which the learning rate rises from 0; constant afterwards."""
+    """Optimiser steps over which the learning rate rises from 0."""
+    schedule: str = key("constant", choices=("constant", "linear"))
+    """After the warm-up: `linear` falls to 0 at the last step, which cools a warm start that RL has stirred up."""
     weight_decay: float = key(0.0, at_least=0.0, at_most=1.0)
     """Of AdamW, per step and learning rate."""
     max_grad_norm: float = key(1.0, above=0.0)

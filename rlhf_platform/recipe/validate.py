@@ -175,6 +175,12 @@ def _cores(recipe: Recipe) -> Iterator[str]:
     """
     rollout, learner = recipe.rollout, recipe.learner
     needed = rollout.workers * rollout.cpus + learner.workers * learner.cpus
+    warm = learner.workers * recipe.sft.cpus
+    if uses_local_cluster(recipe) and recipe.sft.steps > 0 and warm > recipe.cluster.cpus:
+        yield (
+            f"sft.cpus is {recipe.sft.cpus}: the warm start keeps {learner.workers} x {recipe.sft.cpus} cores, "
+            f"cluster.cpus is {recipe.cluster.cpus}; lower sft.cpus or learner.workers, or raise cluster.cpus"
+        )
     if uses_local_cluster(recipe) and needed > recipe.cluster.cpus:
         yield (
             f"cluster.cpus is {recipe.cluster.cpus}: rollout keeps {rollout.workers} x {rollout.cpus} cores "

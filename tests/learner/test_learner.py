@@ -78,7 +78,7 @@ def one_rank(
 def test_training_moves_the_decoder_and_leaves_a_frozen_encoder_alone(
     one_rank: tuple[dict[str, torch.Tensor], list[dict[str, float]]], tiny_checkpoint: Path
 ) -> None:
-    from policies.adapter import load_adapter
+    from policies.load import load_adapter
 
     adapter = load_adapter("qwen3_asr", tiny_checkpoint)
     start = dict(adapter.vllm_weights(adapter.load_model(torch.float32)))
@@ -116,7 +116,7 @@ def test_the_first_step_is_the_gradient_of_the_formula_computed_by_hand(
     tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
 ) -> None:
     """One SGD-like probe: AdamW's first step moves each weight by the learning rate against the gradient's sign."""
-    from policies.adapter import load_adapter
+    from policies.load import load_adapter
 
     config = recipe()
     adapter = load_adapter("qwen3_asr", tiny_checkpoint)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import Qwen3ASRForConditionalGeneration
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
-from policies.adapter import load_adapter
+from policies.load import load_adapter
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.tokenizer import CONTROL_TOKENS, audio_slot
 from rlhf_platform.errors import DataError

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from policies.adapter import PolicyAdapter, load_adapter
+from policies.adapter import PolicyAdapter
 from policies.batch import make_batch
+from policies.load import load_adapter
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import SyncError
