@@ -114,7 +114,7 @@ def warm_start(
         max_steps=sft.steps,
         per_device_train_batch_size=sft.batch_size // rendezvous.world_size,
         learning_rate=sft.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type={"cosine": "cosine", "constant": "constant_with_warmup"}[sft.schedule],
         warmup_steps=sft.warmup_steps,
         weight_decay=sft.weight_decay,
         adam_beta2=0.98,

@@ -84,7 +84,10 @@ class SFTConfig:
     batch_size: int = key(32, at_least=1)
     """Clips per step."""
     learning_rate: float = key(1e-3, above=0.0, at_most=1.0)
-    """Peak, reached after `warmup_steps`, then falling to 0 along a cosine."""
+    """Peak, reached after `warmup_steps`."""
+    schedule: str = key("cosine", choices=("cosine", "constant"))
+    """After the warm-up: `cosine` falls to 0; `constant` leaves the fall to RL (`learner.schedule`), as in the
+    warm-up, stable, decay schedule (2404.06395)."""
     warmup_steps: int = key(50, at_least=0)
     """Steps over which the learning rate rises from 0."""
     weight_decay: float = key(0.01, at_least=0.0, at_most=1.0)

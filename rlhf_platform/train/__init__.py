@@ -1,4 +1,4 @@
-"""The training loops. Importing this package settles what libraries read from the environment when they are imported."""
+"""The training loops. Importing this package settles what libraries read from the environment as they are imported."""
 
 import os
 

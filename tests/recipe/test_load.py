@@ -140,7 +140,7 @@ def test_all_mistakes_are_told_at_once_with_the_file_each_stands_in() -> None:
     write("base.yaml", "learner: {lr: 1, cpus: x}\n")
     assert refusals("extends: base.yaml\nnmae: a\n", "steps=many") == [
         "learner.lr: unknown key (in base.yaml); known here: workers, cpus, zero_stage, learning_rate, "
-        "warmup_steps, weight_decay, max_grad_norm, micro_batch_size, freeze_encoder, port",
+        "warmup_steps, schedule, weight_decay, max_grad_norm, micro_batch_size, freeze_encoder, port",
         "learner.cpus is 'x': expected a whole number (in base.yaml)",
         "nmae: unknown key (in r.yaml); did you mean name?",
         "steps is 'many': expected a whole number (on the command line)",
