@@ -113,12 +113,12 @@ def validate(
 
 @data_app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: callsigns.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to build it in.")],
 ) -> None:
     """Make a demo data set: audio files and a manifest.
 
-    Example: rlhf data build callsigns --out data/callsigns
+    Example: rlhf data build digits --out data/digits
     """
     with _plain_errors():
         from rlhf_platform.data import demo
@@ -142,7 +142,7 @@ def check(
 ) -> None:
     """Check every row of a manifest and decode every clip.
 
-    Example: rlhf data check data/callsigns/manifest.jsonl --window 4
+    Example: rlhf data check data/digits/manifest.jsonl --window 4
     """
     with _plain_errors():
         from rlhf_platform.data.manifest import check_audio, read_manifest

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from rlhf_platform.data.callsigns import build_callsigns, build_key
+from rlhf_platform.data.digits import build_digits, build_key
 from rlhf_platform.errors import RecipeError
 
-NAMES = ("callsigns",)
+NAMES = ("digits",)
 
 
 def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
@@ -17,13 +17,13 @@ def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None]
     `DataError` if a voice is not installed.
     """
     _check(name)
-    return build_callsigns(Path(cache_dir, "data", f"{name}-{build_key()}"), progress=progress)
+    return build_digits(Path(cache_dir, "data", f"{name}-{build_key()}"), progress=progress)
 
 
 def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """As `build`, in the very folder `out_dir`. Raises `DataError` if that holds anything else."""
     _check(name)
-    return build_callsigns(out_dir, progress=progress)
+    return build_digits(out_dir, progress=progress)
 
 
 def _check(name: str) -> None:

@@ -1,10 +1,10 @@
-"""Makes recipes/speech/callsigns/: one FLAC per word, from the Asterisk telephone system's prompts.
+"""Makes recipes/speech/digits/: one FLAC per word, from the Asterisk telephone system's prompts.
 
 On Debian or Ubuntu, without root:
 
     apt-get download asterisk-core-sounds-en-g722
     dpkg-deb -x asterisk-core-sounds-en-g722_*.deb sounds
-    python -m rlhf_platform.data.extract_asterisk sounds recipes/speech/callsigns
+    python -m rlhf_platform.data.extract_asterisk sounds recipes/speech/digits
 
 The recordings are stored whole; trimming is up to who uses them.
 """
@@ -17,13 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from rlhf_platform.data.callsigns import DIGITS, LETTERS
+from rlhf_platform.data.digits import VOCABULARY
 from rlhf_platform.errors import DataError
 
-SOURCES = {
-    **{word: f"digits/{index}.g722" for index, word in enumerate(DIGITS)},
-    **{word: f"phonetic/{word[0]}_p.g722" for word in LETTERS},
-}
+SOURCES = {word: f"digits/{index}.g722" for index, word in enumerate(VOCABULARY)}
 """The recording of each word, below the voice's folder."""
 
 _VOICE = "en_US_f_Allison"

@@ -64,7 +64,7 @@ class DataConfig:
 
     manifest: str | None = None
     """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
-    demo: str | None = key(None, choices=(None, "callsigns"))
+    demo: str | None = key(None, choices=(None, "digits"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     train_split: str = "train"
     """The `split` of the rows that the warm start learns from."""

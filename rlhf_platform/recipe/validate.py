@@ -114,7 +114,7 @@ def _name(recipe: Recipe) -> Iterator[str]:
 def _data(recipe: Recipe) -> Iterator[str]:
     manifest, demo = recipe.data.manifest, recipe.data.demo
     if manifest is None and demo is None:
-        yield "data.manifest and data.demo are null: give one of them, for example data.demo=callsigns"
+        yield "data.manifest and data.demo are null: give one of them, for example data.demo=digits"
     elif manifest is not None and demo is not None:
         yield f"data.demo is {demo} and data.manifest is {manifest!r}: give one, set the other to null"
     if manifest is not None and not Path(manifest).is_file():

@@ -10,7 +10,7 @@ from rlhf_platform.cli.checks import check_all
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.load import load_recipe
 
-VALID = "name: a\ndata: {demo: callsigns}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
+VALID = "name: a\ndata: {demo: digits}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
 
 
 @pytest.fixture(autouse=True)

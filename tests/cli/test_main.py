@@ -100,11 +100,11 @@ def test_version_and_help_name_an_example() -> None:
 
 def test_a_demo_set_that_does_not_exist_and_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     runner = CliRunner()
-    unknown = runner.invoke(app, ["data", "build", "callsign", "--out", str(tmp_path / "d")])
+    unknown = runner.invoke(app, ["data", "build", "digit", "--out", str(tmp_path / "d")])
     assert unknown.exit_code == 2
-    assert "did you mean 'callsigns'?" in unknown.stderr
+    assert "did you mean 'digits'?" in unknown.stderr
     (tmp_path / "file").touch()
-    inside_a_file = runner.invoke(app, ["data", "build", "callsigns", "--out", str(tmp_path / "file/d")])
+    inside_a_file = runner.invoke(app, ["data", "build", "digits", "--out", str(tmp_path / "file/d")])
     assert inside_a_file.exit_code == 2
     assert inside_a_file.stderr.startswith(f"--out is '{tmp_path}/file/d': ")
     assert inside_a_file.stderr.endswith("; name a folder that can be written\n")

@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from rlhf_platform.cli.main import app
 from rlhf_platform.data import demo
-from rlhf_platform.data.callsigns import Plan, build_callsigns
+from rlhf_platform.data.digits import Plan, build_digits
 from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.recipe.load import load_recipe
 
@@ -100,7 +100,7 @@ def write_files(page: Path) -> None:
 def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`rlhf ...` for real, but `run` as `validate`: tests/e2e/test_asr_quickstart.py runs the quickstart for real,
     with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips."""
-    monkeypatch.setattr(demo, "build_callsigns", partial(build_callsigns, plan=Plan(2, 2, 1, 1, 1, 1)))
+    monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     arguments = ["validate" if argument == "run" else argument for argument in arguments]
     bare = not any(argument not in ("validate", "data", "build", "check") for argument in arguments)
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)

@@ -10,7 +10,7 @@ from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.recipe.validate import describe, problems, validate
 
-VALID = "name: a\ndata: {demo: callsigns}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
+VALID = "name: a\ndata: {demo: digits}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def test_the_defaults_are_valid() -> None:
         (["name=a/b"], "name is 'a/b': it names a folder; allowed letters, digits, then . _ - too"),
         (["algorithm.group_size=1"], "algorithm.group_size is 1: grpo compares samples of one prompt, allowed 2 to 1024; 8 is the default, 64 is published"),
         (["rollout.top_p=0.9"], "rollout.top_p is 0.9: only 1 is allowed, a cut tail is not the distribution that is learnt; lower rollout.temperature instead"),
-        (["data.demo=null"], "data.manifest and data.demo are null: give one of them, for example data.demo=callsigns"),
+        (["data.demo=null"], "data.manifest and data.demo are null: give one of them, for example data.demo=digits"),
         (["rewards=[]"], "rewards is empty: at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"),
         (["rewards=[{fn: 'a:b', weight: 0}]"], "rewards[].weight is 0 in every reward: nothing would be learnt; give one another weight"),
         (["rewards=[{fn: 'a:b'}, {fn: 'c:b'}]"], "rewards[].name is 'b' in 2 rewards: names must differ; set name in all but one"),
@@ -73,7 +73,7 @@ def test_a_missing_manifest_is_refused_with_the_nearest(tmp_path: Path) -> None:
         f"data.manifest is '{tmp_path}/train.jsonl': no such file; did you mean {tmp_path}/trains.jsonl?"
     ]
     assert problems(load("data.manifest=trains.jsonl")) == [
-        f"data.demo is callsigns and data.manifest is '{tmp_path}/trains.jsonl': give one, set the other to null"
+        f"data.demo is digits and data.manifest is '{tmp_path}/trains.jsonl': give one, set the other to null"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The demo data set `callsigns`: one to four words of spelling alphabet and digits, such as "alpha seven".
+"""The demo data set `digits`: one to four spoken digits, such as "seven two nine".
 
 One speaker is recorded, the others are synthetic; docs/data.md says what the set shows and what it does not.
 """
@@ -29,20 +29,14 @@ from rlhf_platform.types import Waveform
 BUILDER_VERSION = "5"
 """Raise it with every change that alters a clip; sets built before are then built anew."""
 
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LETTERS = (
-    "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india",
-    "juliet", "kilo", "lima", "mike", "november", "oscar", "papa", "quebec", "romeo",
-    "sierra", "tango", "uniform", "victor", "whiskey", "xray", "yankee", "zulu",
-)  # fmt: skip
-VOCABULARY = DIGITS
+VOCABULARY = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """What is spoken: small enough to be learnt from nothing in minutes on two cores."""
 
 WORD_COUNTS = {1: 3, 2: 4, 3: 4, 4: 2}
 """Words in an utterance, and how often in relation to each other. Held-out texts have two at least: to hold out a
 single word would take away the only clips in which a beginner hears it alone."""
 
-RECORDINGS = Path(__file__).parents[2] / "recipes" / "speech" / "callsigns"
+RECORDINGS = Path(__file__).parents[2] / "recipes" / "speech" / "digits"
 """One FLAC per word of the vocabulary, by one speaker; ATTRIBUTION.txt is beside them."""
 
 
@@ -113,7 +107,7 @@ class Plan:
     """Seconds; every clip is shorter."""
 
 
-def build_callsigns(
+def build_digits(
     out_dir: str | Path,
     plan: Plan = Plan(),
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -159,7 +153,7 @@ def _holds(out: Path, plan: Plan) -> bool:
     found = out / "build.json"
     if found.is_file() and json.loads(found.read_text()) == _stamp(plan):
         return True
-    what = "another build of callsigns" if found.is_file() else "other files"
+    what = "another build of digits" if found.is_file() else "other files"
     raise DataError(f"{out}: holds {what}; delete it or name another folder")
 
 
@@ -224,7 +218,7 @@ def _clip(
         samples, metadata = _utterance(rng, speaker, text)
         if len(samples) < longest * SAMPLE_RATE:
             return text, samples, metadata
-    raise DataError(f"callsigns: no clip by {speaker.name} is shorter than {longest:g} s; allow longer ones")
+    raise DataError(f"digits: no clip by {speaker.name} is shorter than {longest:g} s; allow longer ones")
 
 
 def _utterance(rng: random.Random, speaker: Speaker, text: str) -> tuple[Waveform, dict[str, Any]]:

@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from rlhf_platform.data import callsigns, demo
+from rlhf_platform.data import demo, digits
 from rlhf_platform.data.audio import load_audio
-from rlhf_platform.data.callsigns import (
-    DIGITS,
+from rlhf_platform.data.digits import (
     GROUPS,
-    LETTERS,
     RECORDINGS,
     SPEAKERS,
     VOCABULARY,
     Plan,
-    build_callsigns,
+    build_digits,
     build_key,
 )
 from rlhf_platform.data.manifest import Row, check_audio, check_splits, of_split, read_manifest
@@ -30,7 +28,7 @@ SMALL = Plan(train=20, rl=36, human=3, neural=2, seen=3, unseen=4)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_callsigns(tmp_path_factory.mktemp("data") / "callsigns", SMALL)
+    return build_digits(tmp_path_factory.mktemp("data") / "digits", SMALL)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -42,12 +40,11 @@ def group_of(row: Row) -> str:
     return next(group for group, speakers in SPEAKERS.items() if row.speaker in {speaker.name for speaker in speakers})
 
 
-def test_the_vocabulary_is_20_words_and_every_word_has_a_whole_recording() -> None:
-    assert len(set(VOCABULARY)) == 20
-    for word in DIGITS + LETTERS:
+def test_every_word_of_the_vocabulary_has_a_whole_recording() -> None:
+    for word in VOCABULARY:
         assert sf.info(RECORDINGS / f"{word}.flac").samplerate == 16_000
         assert 0.4 < len(load_audio(RECORDINGS / f"{word}.flac")) / 16_000 < 1.2
-    assert {path.stem for path in RECORDINGS.glob("*.flac")} == set(DIGITS + LETTERS) > set(VOCABULARY)
+    assert {path.stem for path in RECORDINGS.glob("*.flac")} == set(VOCABULARY)
     assert "Allison Smith" in (RECORDINGS / "ATTRIBUTION.txt").read_text()
 
 
@@ -103,7 +100,7 @@ def test_a_recorded_clip_is_the_recordings_in_sequence(built: Path) -> None:
 
 def test_two_builds_are_bit_exact_whatever_was_spoken_between(built: Path, tmp_path: Path) -> None:
     speak(Voice("espeak", "en-us+f3"), "something else", 16_000)
-    build_callsigns(tmp_path / "again", SMALL)
+    build_digits(tmp_path / "again", SMALL)
     assert contents(tmp_path / "again") == contents(built.parent)
 
 
@@ -111,21 +108,21 @@ def test_the_build_is_the_same_whatever_the_number_of_processes(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_more = range(len(os.sched_getaffinity(0)) + 1)
-    monkeypatch.setattr(callsigns.os, "sched_getaffinity", lambda _: one_more)
-    build_callsigns(tmp_path / "again", SMALL)
+    monkeypatch.setattr(digits.os, "sched_getaffinity", lambda _: one_more)
+    build_digits(tmp_path / "again", SMALL)
     assert contents(tmp_path / "again") == contents(built.parent)
 
 
 def test_another_seed_gives_other_texts(built: Path, tmp_path: Path) -> None:
-    other = build_callsigns(tmp_path / "other", replace(SMALL, seed=1))
+    other = build_digits(tmp_path / "other", replace(SMALL, seed=1))
     assert [row.text for row in read_manifest(other)] != [row.text for row in read_manifest(built)]
 
 
 def test_clips_stay_below_the_longest(tmp_path: Path) -> None:
-    rows = read_manifest(build_callsigns(tmp_path / "short", Plan(8, 8, 1, 1, 1, 1, longest=1.2)))
+    rows = read_manifest(build_digits(tmp_path / "short", Plan(8, 8, 1, 1, 1, 1, longest=1.2)))
     assert max(row.duration for row in rows) < 1.2
     with pytest.raises(DataError, match=r"no clip by allison is shorter than 0\.1 s"):
-        build_callsigns(tmp_path / "none", Plan(8, 8, 1, 1, 1, 1, longest=0.1))
+        build_digits(tmp_path / "none", Plan(8, 8, 1, 1, 1, 1, longest=0.1))
     assert {path.name for path in tmp_path.iterdir()} == {"short"}
 
 
@@ -133,7 +130,7 @@ def test_a_second_build_is_found_not_made(built: Path) -> None:
     def told(done: int, total: int) -> None:
         raise AssertionError("built again")
 
-    assert build_callsigns(built.parent, SMALL, progress=told) == built
+    assert build_digits(built.parent, SMALL, progress=told) == built
 
 
 def test_progress_counts_every_clip_and_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
@@ -145,7 +142,7 @@ def test_progress_counts_every_clip_and_an_interrupted_build_leaves_nothing(tmp_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_callsigns(tmp_path / "callsigns", Plan(2, 2, 1, 1, 1, 1), progress=interrupt)
+        build_digits(tmp_path / "digits", Plan(2, 2, 1, 1, 1, 1), progress=interrupt)
     assert told == [(done, 8) for done in range(1, 8)]
     assert not list(tmp_path.iterdir())
 
@@ -153,26 +150,26 @@ def test_progress_counts_every_clip_and_an_interrupted_build_leaves_nothing(tmp_
 def test_a_folder_with_other_files_is_left_alone(built: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="holds other files; delete it or name another folder"):
-        build_callsigns(tmp_path, SMALL)
-    with pytest.raises(DataError, match="holds another build of callsigns"):
-        build_callsigns(built.parent, replace(SMALL, rl=1))
+        build_digits(tmp_path, SMALL)
+    with pytest.raises(DataError, match="holds another build of digits"):
+        build_digits(built.parent, replace(SMALL, rl=1))
     assert os.listdir(tmp_path) == ["mine.txt"]
 
 
 def test_the_same_set_built_meanwhile_by_another_process_is_taken(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "callsigns"
+    out = tmp_path / "digits"
     plan = Plan(1, 1, 1, 0, 0, 0)
 
     def race(source: Path, target: Path) -> None:
         monkeypatch.undo()
-        build_callsigns(out, plan)
+        build_digits(out, plan)
         os.rename(source, target)
 
-    monkeypatch.setattr(callsigns.os, "rename", race)
-    assert len(read_manifest(build_callsigns(out, plan))) == 3
-    assert {path.name for path in tmp_path.iterdir()} == {"callsigns"}
+    monkeypatch.setattr(digits.os, "rename", race)
+    assert len(read_manifest(build_digits(out, plan))) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"digits"}
 
 
 def test_the_cache_keeps_builds_of_different_plans_apart() -> None:
@@ -181,8 +178,8 @@ def test_the_cache_keeps_builds_of_different_plans_apart() -> None:
 
 
 def test_an_unknown_demo_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"data\.demo: no data set 'callsign'.*did you mean 'callsigns'"):
-        demo.build("callsign", tmp_path)
+    with pytest.raises(RecipeError, match=r"data\.demo: no data set 'digit'.*did you mean 'digits'"):
+        demo.build("digit", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["xx", "en-us+nosuch"])
