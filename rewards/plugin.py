@@ -186,7 +186,8 @@ def _bind(
     try:
         signature.bind(*values, **kwargs)
     except TypeError as error:
-        given = f"{dict(kwargs)!r} given" if kwargs else "none given"
+        # Names only: a value may be a secret from the environment.
+        given = f"{', '.join(kwargs)} given" if kwargs else "none given"
         message = f"{key}: the signature {signature} does not take {what} ({error}; {given})"
         raise RecipeError(f"{message}; make the two agree") from error
 
@@ -196,7 +197,7 @@ def _instantiate(cls: type, kwargs: Mapping[str, Any], key: str) -> Callable[...
         instance: Callable[..., Any] = cls(**kwargs)
     except Exception as error:  # the boundary: a user's class may raise anything
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        message = f"{key}.fn: making {cls.__name__} with {dict(kwargs)!r} raised {what}; mend it"
+        message = f"{key}.fn: making {cls.__name__} with {', '.join(kwargs) or 'no keywords'} raised {what}; mend it"
         raise RecipeError(message) from error
     return instance
 

@@ -162,7 +162,7 @@ class RewardConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the function as keywords."""
     timeout: float = key(30.0, above=0.0)
-    """Seconds for one sample; after that the sample's outcome is `Failed(timeout)`."""
+    """Seconds for one call (one sample, or the whole batch of a batched function); then it is `Failed(timeout)`."""
 
 
 @dataclass

@@ -165,3 +165,11 @@ def test_checking_and_scoring_asr_rewards_imports_neither_torch_nor_ray() -> Non
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_error_about_keywords_names_them_and_keeps_their_values_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def fn(sample):\n    return 1.0\n")
+    with pytest.raises(RecipeError) as caught:
+        load_reward("mine.py:fn", tmp_path, kwargs={"token": "s3cret"})
+    assert "token given" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
