@@ -184,7 +184,8 @@ class Learner:
         """
         total = _over_ranks(torch.stack([micro.mask.sum() for micro in minibatch]).sum()).clamp(min=1.0)
         sums = torch.zeros(4, dtype=torch.float64)
-        self._schedule()
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(self._config, self._updates, self._total_updates)
         for number, micro in enumerate(minibatch, start=1):
             logprobs, entropy = self._engine(micro.batch, micro.audio)
             weight = truncated_importance(micro.old, micro.behaviour, self._algorithm.importance_cap)
@@ -211,14 +212,6 @@ class Learner:
         gradients = [p.grad for p in self._policy.parameters() if p.grad is not None]
         return float(torch.nn.utils.get_total_norm(gradients))
 
-    def _schedule(self) -> None:
-        """Set the learning rate of the update that comes: linear warm-up, then `learner.schedule`."""
-        ramp = min(1.0, (self._updates + 1) / max(1, self._config.warmup_steps))
-        if self._config.schedule == "linear":
-            ramp = min(ramp, 1 - self._updates / self._total_updates)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._config.learning_rate * ramp
-
     def _mismatch(self, micros: Sequence[_MicroBatch]) -> dict[str, float]:
         """How far rollout and learner are apart on this step's samples, before any update (law 6)."""
         largest = torch.stack([max_mismatch(m.old, m.behaviour, m.mask) for m in micros]).max()
@@ -232,6 +225,14 @@ class Learner:
             "importance_weight": total / max(tokens, 1.0),
             "effective_sample_share": total * total / max(squares * tokens, 1e-9),
         }
+
+
+def learning_rate_at(config: LearnerConfig, update: int, total: int) -> float:
+    """Learning rate of optimiser step `update` (from 0) of `total`: linear warm-up, then `learner.schedule`."""
+    ramp = min(1.0, (update + 1) / max(1, config.warmup_steps))
+    if config.schedule == "linear":
+        ramp = min(ramp, 1 - update / total)
+    return config.learning_rate * ramp
 
 
 def deepspeed_config(learner: LearnerConfig, dtype: str) -> dict[str, object]:

@@ -74,9 +74,10 @@ def spec_augment(features: Tensor, mask: Tensor, bands: int = 2, widest: float =
     `features` (C, M, F), `mask` (C, F). Blanked to the clip's mean, so that the level stays.
     """
     features = features.clone()
-    for clip, frames in zip(features, mask.sum(-1).tolist(), strict=True):
-        mean = clip[:, :frames].mean()
-        for axis, size in ((0, clip.shape[0]), (1, frames)):
+    for padded, frames in zip(features, mask.sum(-1).tolist(), strict=True):
+        clip = padded[:, :frames]
+        mean = clip.mean()
+        for axis, size in enumerate(clip.shape):
             for _ in range(bands):
                 width = int(torch.randint(0, max(1, int(widest * size)) + 1, ()))
                 start = int(torch.randint(0, max(1, size - width), ()))
