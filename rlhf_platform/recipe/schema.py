@@ -18,7 +18,7 @@ def key(default: Any, **bounds: Any) -> Any:
 
 @dataclass
 class TinyBackbone:
-    """Sizes of a backbone built from nothing in the layout of `adapter`; 1.6 M parameters by default."""
+    """Sizes of a backbone built from nothing in the layout of `adapter`; about 1.5 M parameters by default."""
 
     hidden_size: int = key(128, at_least=32, at_most=1024)
     """Width of encoder and decoder."""
