@@ -29,7 +29,7 @@ def test_its_mean_over_the_policy_is_the_exact_divergence(logits: tuple[list[flo
 @given(st.floats(-20, 0, width=32), st.floats(-20, 0, width=32))
 def test_it_is_never_negative_and_zero_where_both_agree(policy: float, reference: float) -> None:
     value = kl_to_reference(torch.tensor([[policy]]), torch.tensor([[reference]])).item()
-    assert value >= 0
+    assert value >= -1e-6  # rounding of float32
     assert kl_to_reference(torch.tensor([[policy]]), torch.tensor([[policy]])).item() == 0
 
 
