@@ -95,6 +95,7 @@ def warm_start(
 ) -> None:
     """Train `recipe.sft.steps` steps from the checkpoint `model` and write the result to `out` (rank 0)."""
     join_process_group(rendezvous)
+    import deepspeed
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
@@ -150,5 +151,8 @@ def warm_start(
     )
     trainer.train()
     trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    if rendezvous.rank == 0:
-        adapter.save(trained, out)
+    # At ZeRO 3 a rank holds a part of each weight: saved as it is, the checkpoint would be empty.
+    stage = recipe.learner.zero_stage
+    with deepspeed.zero.GatheredParameters(list(trained.parameters()), enabled=stage == 3):
+        if rendezvous.rank == 0:
+            adapter.save(trained, out)
