@@ -7,17 +7,20 @@ import torch
 import torch.multiprocessing as mp
 
 from policies.load import load_adapter
-from rlhf_platform.learner.learner import Rendezvous, free_port
-from rlhf_platform.learner.sft import warm_start
+from rlhf_platform.learner import sft
+from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, free_port
 from rlhf_platform.recipe.schema import LearnerConfig, Recipe, SFTConfig
 from rlhf_platform.types import Prompt
 
 
 def _train(rank: int, port: int, stage: int, model: Path, clips: list[Prompt], out: Path) -> None:
     torch.set_num_threads(1)
+    # DeepSpeed leaves parameters as small as these whole at ZeRO 3 unless told otherwise.
+    split = {"zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0}}
+    sft.deepspeed_config = lambda learner, dtype: deepspeed_config(learner, dtype) | split
     recipe = Recipe(name="test", sft=SFTConfig(steps=2, batch_size=4, warmup_steps=0, learning_rate=1e-3))
     recipe.learner = LearnerConfig(workers=2, zero_stage=stage)
-    warm_start(recipe, model, clips, Rendezvous(rank, 2, "127.0.0.1", port, 120), out, lambda step, loss: None)
+    sft.warm_start(recipe, model, clips, Rendezvous(rank, 2, "127.0.0.1", port, 120), out, lambda step, loss: None)
     torch.distributed.destroy_process_group()
 
 
