@@ -3,25 +3,43 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from policies.batch import EncodedPrompt
+from policies.batch import EncodedPrompt, PolicyBatch
 from rlhf_platform.types import Prompt
 
 
 class PolicyAdapter(ABC):
     """Processor, prompt layout, audio call, names for vLLM and what is frozen, for one checkpoint in one layout."""
 
+    model_types: ClassVar[tuple[str, ...]]
+    """`model_type` in the config.json of the checkpoints that this layout reads."""
+    vllm_architecture: str
+    """The class that vLLM must know to serve the layout."""
+    vllm_serves_lora: ClassVar[bool] = False
+    """Whether vLLM takes a LoRA adapter for this layout; if not, it is sent merged into the weights."""
+    lora_targets: ClassVar[tuple[str, ...]] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+    """Last part of the names of the linear layers in the decoder's attention and MLP."""
+
     tokenizer: PreTrainedTokenizerBase
     sample_rate: int
     """Hz; every clip is decoded at this rate."""
 
     @abstractmethod
-    def __init__(self, path: Path | str) -> None: ...
+    def __init__(self, path: Path | str) -> None:
+        """Raises RecipeError when tokenizer or processor at `path` are not what the layout needs."""
 
     @abstractmethod
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
@@ -29,7 +47,15 @@ class PolicyAdapter(ABC):
 
     @abstractmethod
     def save(self, model: PreTrainedModel, path: Path) -> None:
-        """Write model, tokenizer and processor in Hugging Face layout."""
+        """Write model, tokenizer and processor so that Transformers and vLLM both read them."""
+
+    def window(self) -> float | None:
+        """Seconds that every clip is padded to and none may exceed; None where features follow the clip's length."""
+        return None
+
+    def cut_window(self, seconds: float, path: Path) -> None:
+        """Write the checkpoint anew with a window of `seconds`, shorter than `window()`, for layouts that have one."""
+        raise NotImplementedError(f"{type(self).__name__} has no fixed window")
 
     @abstractmethod
     def encode(self, prompt: Prompt) -> EncodedPrompt:
@@ -44,14 +70,23 @@ class PolicyAdapter(ABC):
         """Encoder output per clip, each (positions, width), before the adaptor."""
 
     @abstractmethod
-    def hidden_states(
-        self, model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, audio: Sequence[Tensor]
-    ) -> Tensor:
-        """Last hidden states (B, S, H) of `input_ids` (B, S), with encoder output `audio[i]` put into row i."""
+    def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        """Last decoder states (B, S, H) at `batch.input_ids` (B, S), given the encoder output of each clip (C)."""
+
+    @abstractmethod
+    def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
+        """The batch as keywords of the Transformers model's own forward, whose loss is the mean over `labels`.
+
+        `labels` (B, S): at each position of `batch.input_ids` the token that stands there, or -100.
+        """
 
     @abstractmethod
     def is_encoder(self, parameter: str) -> bool:
         """Whether a parameter belongs to the audio encoder (frozen by `learner.freeze_encoder`)."""
+
+    def is_adaptor(self, parameter: str) -> bool:
+        """Whether a parameter belongs to what stands between encoder and decoder (trained alone by `align`)."""
+        return False
 
     @abstractmethod
     def vllm_name(self, parameter: str) -> str:
@@ -64,19 +99,34 @@ class PolicyAdapter(ABC):
 
     @property
     @abstractmethod
-    def text_token_ids(self) -> tuple[int, ...]:
-        """What the ASR branch may write: text pieces and the end token, no control and no audio token."""
+    def completion_token_ids(self) -> tuple[int, ...]:
+        """All that a completion may hold, ascending, end tokens included; nothing else is ever sampled.
+
+        For transcripts: text pieces, no control and no audio token. For speech: codec tokens, no text.
+        """
 
     @abstractmethod
     def completion_text(self, tokens: Sequence[int]) -> str:
         """The transcript in a completion."""
 
-    def target(self, text: str) -> tuple[int, ...]:
+    def target(self, prompt: Prompt) -> tuple[int, ...]:
+        """The completion to learn: the transcript and the end token."""
+        return self.transcript_tokens(prompt.reference)
+
+    def transcript_tokens(self, text: str) -> tuple[int, ...]:
         """The completion that a transcript is: its pieces (also of what spells a control token) and the end token."""
         pieces = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         return (*pieces, self.tokenizer.eos_token_id)
 
     def vllm_weights(self, model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter under vLLM's name, detached."""
+        """Every parameter under vLLM's name, detached. A tied head is its embedding, and sent once."""
         for name, parameter in model.named_parameters():
             yield self.vllm_name(name), parameter.detach()
+
+
+def put_audio(model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor], placeholder: int) -> Tensor:
+    """Input embeddings (B, S, H) with `clips[c]` (positions, H), adaptor output, at the placeholders of c's rows."""
+    embeddings: Tensor = model.get_input_embeddings()(batch.input_ids)
+    is_audio = (batch.input_ids == placeholder).unsqueeze(-1).expand_as(embeddings)
+    rows = torch.cat([clips[int(clip)] for clip in batch.clip_index])
+    return embeddings.masked_scatter(is_audio, rows.to(embeddings.dtype))

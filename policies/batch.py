@@ -11,13 +11,14 @@ from torch import Tensor
 class EncodedPrompt:
     """One prompt, ready for the model.
 
-    `token_ids`: the prompt layout with one placeholder token per audio position. `features`: log-mel (M, F).
-    `features_mask`: (F,), 1 where a frame is real.
+    `token_ids`: what the decoder reads before the completion; in layouts that put audio among the tokens, one
+    placeholder per audio position. `features`: log-mel (M, F), `features_mask`: (F,), 1 where a frame is real; both
+    None for a prompt without audio.
     """
 
     token_ids: tuple[int, ...]
-    features: Tensor
-    features_mask: Tensor
+    features: Tensor | None = None
+    features_mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class PolicyBatch:
     """B completions of C clips, right-padded to S tokens in all and T completion tokens.
 
     A clip stands once, however many completions it has: `clip_index` (B,) says which clip a row belongs to.
-    `logit_positions` (B, T): the position whose output predicts completion token t.
+    `logit_positions` (B, T): the position whose output predicts completion token t. `features` (C, M, F) and
+    `features_mask` (C, F) are None when the prompts have no audio.
     """
 
     input_ids: Tensor
@@ -34,18 +36,23 @@ class PolicyBatch:
     completion_mask: Tensor
     logit_positions: Tensor
     clip_index: Tensor
-    features: Tensor
-    features_mask: Tensor
+    features: Tensor | None
+    features_mask: Tensor | None
 
 
-def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor]:
-    """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip."""
-    frames = max(p.features.shape[1] for p in prompts)
-    features = prompts[0].features.new_zeros(len(prompts), prompts[0].features.shape[0], frames)
-    mask = torch.zeros(len(prompts), frames, dtype=torch.long)
-    for row, p in enumerate(prompts):
-        features[row, :, : p.features.shape[1]] = p.features
-        mask[row, : p.features_mask.shape[0]] = p.features_mask
+def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip; None where no prompt has audio."""
+    clips = [(p.features, p.features_mask) for p in prompts if p.features is not None and p.features_mask is not None]
+    if not clips:
+        return None, None
+    if len(clips) < len(prompts):
+        raise ValueError("some prompts of the batch have audio and some have none")
+    frames = max(found.shape[1] for found, _ in clips)
+    features = clips[0][0].new_zeros(len(clips), clips[0][0].shape[0], frames)
+    mask = torch.zeros(len(clips), frames, dtype=torch.long)
+    for row, (found, real) in enumerate(clips):
+        features[row, :, : found.shape[1]] = found
+        mask[row, : real.shape[0]] = real
     return features, mask
 
 

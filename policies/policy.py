@@ -8,11 +8,14 @@ from transformers import PreTrainedModel
 
 from policies.adapter import PolicyAdapter
 from policies.batch import PolicyBatch
+from policies.lora import has_lora, is_lora
 from rlhf_platform.algorithms.logprobs import token_logprobs
 
 
 class Policy(nn.Module):
     """A Transformers audio-language model, with the sampler's temperature and token mask built in (law 6).
+
+    A model with LoRA (`policies.lora.add_lora`) learns nothing else.
 
     Everything goes through `forward`, so that DeepSpeed sees each use of a parameter at any ZeRO stage.
     """
@@ -25,23 +28,29 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.adapter, self.model, self.temperature = adapter, model, temperature
-        self.encoder_is_frozen = freeze_encoder
+        only_lora = has_lora(model)
+        self.encoder_is_frozen = freeze_encoder or only_lora
         allowed = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-        allowed[list(adapter.text_token_ids)] = True
+        allowed[list(adapter.completion_token_ids)] = True
         self.register_buffer("allowed", allowed, persistent=False)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not (freeze_encoder and adapter.is_encoder(name)))
+            frozen = not is_lora(name) if only_lora else freeze_encoder and adapter.is_encoder(name)
+            parameter.requires_grad_(not frozen)
 
     def encode(self, batch: PolicyBatch) -> list[Tensor]:
-        """Encoder output of each clip of the batch. With a frozen encoder it may be kept and given to `forward`."""
+        """Encoder output of each clip of the batch, none for prompts without audio.
+
+        With a frozen encoder it may be kept and given to `forward`.
+        """
+        if batch.features is None or batch.features_mask is None:
+            return []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_is_frozen):
             return self.adapter.audio_states(self.model, batch.features, batch.features_mask)
 
     def forward(self, batch: PolicyBatch, audio: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T)."""
         clips = self.encode(batch) if audio is None else audio
-        rows = [clips[int(clip)] for clip in batch.clip_index]
-        hidden = self.adapter.hidden_states(self.model, batch.input_ids, batch.attention_mask, rows)
+        hidden = self.adapter.hidden_states(self.model, batch, clips)
         where = batch.logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
         logits = self.model.get_output_embeddings()(hidden.gather(1, where))
         logprobs, entropy = token_logprobs(logits, batch.completion_ids, self.allowed, self.temperature)

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
-from policies.adapter import PolicyAdapter
-from policies.batch import EncodedPrompt
+from policies.adapter import PolicyAdapter, put_audio
+from policies.batch import EncodedPrompt, PolicyBatch
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt, Waveform
@@ -24,6 +24,10 @@ _TEXT_MARK = "<asr_text>"
 
 class Qwen3ASRAdapter(PolicyAdapter):
     """Prompt: a user turn with the audio, and the assistant turn opened with the language and `<asr_text>`."""
+
+    model_types = ("qwen3_asr",)
+    vllm_architecture = "Qwen3ASRForConditionalGeneration"
+    vllm_serves_lora = True
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
@@ -81,18 +85,27 @@ class Qwen3ASRAdapter(PolicyAdapter):
         lengths = self.processor._get_audio_token_length(mask.sum(-1))
         return list(flat.split([int(n) for n in lengths]))
 
-    def hidden_states(
-        self, model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, audio: Sequence[Tensor]
-    ) -> Tensor:
-        positions = model.model.multi_modal_projector(torch.cat(list(audio)))
-        embeddings = model.get_input_embeddings()(input_ids)
-        is_audio = (input_ids == self.processor.audio_token_id).unsqueeze(-1).expand_as(embeddings)
-        embeddings = embeddings.masked_scatter(is_audio, positions.to(embeddings.dtype))
+    def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        positions = model.model.multi_modal_projector(torch.cat(list(clips))).split([len(clip) for clip in clips])
+        embeddings = put_audio(model, batch, positions, self.processor.audio_token_id)
         decoder = model.model.language_model
-        return decoder(inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return decoder(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+
+    def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
+        assert batch.features is not None and batch.features_mask is not None
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "input_features": batch.features,
+            "input_features_mask": batch.features_mask,
+            "labels": labels,
+        }
 
     def is_encoder(self, parameter: str) -> bool:
         return parameter.startswith("model.audio_tower.")
+
+    def is_adaptor(self, parameter: str) -> bool:
+        return parameter.startswith("model.multi_modal_projector.")
 
     def vllm_name(self, parameter: str) -> str:
         # vLLM's own map covers all Transformers names but the head, which it would drop without a word.
@@ -103,7 +116,7 @@ class Qwen3ASRAdapter(PolicyAdapter):
         return self._end
 
     @property
-    def text_token_ids(self) -> tuple[int, ...]:
+    def completion_token_ids(self) -> tuple[int, ...]:
         pieces = set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.added_tokens_decoder)
         return tuple(sorted(pieces | set(self._end)))
 

@@ -2,10 +2,12 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 # Before vLLM is imported: engine in this process, memory bounded, no report to anyone (law 10).
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -15,8 +17,9 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import torch
 
 from policies.load import load_adapter
+from policies.lora import write_lora
 from policies.weights import WeightUpdate, checksum
-from rlhf_platform.errors import SyncError
+from rlhf_platform.errors import RecipeError, SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason
 
 
@@ -34,7 +37,8 @@ class RolloutEngine:
     """An audio policy served by vLLM, at a known weight version.
 
     `model`: checkpoint in Hugging Face layout. `kv_cache_gib`: memory of the KV cache. `threads`: cores to compute on.
-    `max_tokens`: prompt and completion together.
+    `max_tokens`: prompt and completion together. `lora_rank`: above 0, and where vLLM takes LoRA for the layout,
+    updates are LoRA of that rank for the weights of `model`.
     """
 
     def __init__(
@@ -45,13 +49,25 @@ class RolloutEngine:
         max_tokens: int,
         max_sequences: int,
         kv_cache_gib: float,
+        lora_rank: int = 0,
     ) -> None:
-        from vllm import LLM
+        """Raises RecipeError when the checkpoint is of another layout or this vLLM does not know its architecture."""
+        from vllm import LLM, ModelRegistry
 
         from policies.vllm_plugin import register
 
         register()
         self._adapter = load_adapter(adapter, model)
+        if self._adapter.vllm_architecture not in ModelRegistry.get_supported_archs():
+            raise RecipeError(
+                f"backbone.adapter is {adapter}: this vLLM ({version('vllm')}) does not know "
+                f"{self._adapter.vllm_architecture}; install the version that `make setup` installs"
+            )
+        self._lora_rank = lora_rank if self._adapter.vllm_serves_lora else 0
+        self._lora: Any = None
+        lora: dict[str, Any] = {}
+        if self._lora_rank:
+            lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _served_rank(self._lora_rank)}
         on_cpu = not torch.cuda.is_available()
         if on_cpu:
             # vLLM reads whole GiB on the CPU backend; the byte-exact figure goes in through the cache config.
@@ -67,6 +83,7 @@ class RolloutEngine:
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             seed=0,
+            **lora,
         )
         self.version = 0
 
@@ -79,7 +96,7 @@ class RolloutEngine:
             temperature=settings.temperature,
             max_tokens=settings.max_new_tokens,
             logprobs=0,
-            allowed_token_ids=list(self._adapter.text_token_ids),
+            allowed_token_ids=list(self._adapter.completion_token_ids),
             stop_token_ids=list(self._adapter.end_token_ids),
             detokenize=False,
         )
@@ -87,7 +104,7 @@ class RolloutEngine:
         # request, which vLLM 0.32 cannot rewind on the CPU after a partial prefill.
         torch.manual_seed(settings.seed)
         inputs: list[Any] = [self._adapter.vllm_prompt(prompt) for prompt in prompts]
-        outputs = self._llm.generate(inputs, params, use_tqdm=False)
+        outputs = self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
         return [
             self._sample(prompt, completion)
             for prompt, output in zip(prompts, outputs, strict=True)
@@ -116,7 +133,7 @@ class RolloutEngine:
     def load_weights(self, update: WeightUpdate) -> int:
         """Take `update` in place and forget all that old weights computed. Returns the version now held (law 4).
 
-        Raises SyncError when the tensors that arrived are not those that were sent.
+        Raises SyncError when the tensors that arrived are not those that were sent, or not of the kind expected.
         """
         received = checksum(update.tensors)
         if received != update.checksum:
@@ -124,9 +141,51 @@ class RolloutEngine:
                 f"weights of version {update.version} arrived with checksum {received:#010x}, "
                 f"sent was {update.checksum:#010x}"
             )
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(update.tensors.items())})
+        if update.lora_rank != self._lora_rank:
+            raise SyncError(
+                f"weights of version {update.version} are LoRA of rank {update.lora_rank} (0: whole weights), "
+                f"this engine was started for rank {self._lora_rank}"
+            )
+        if update.lora_rank:
+            self._replace_lora(update)
+        else:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(update.tensors.items())})
+            self._llm.apply_model(_repack_tied_head)
         self._llm.reset_prefix_cache()
         self._llm.reset_mm_cache()
         self._llm.llm_engine.engine_core.reset_encoder_cache()
         self.version = update.version
         return self.version
+
+    def _replace_lora(self, update: WeightUpdate) -> None:
+        """Load LoRA under a number of its own: vLLM would take a number that it has met for the LoRA it has met."""
+        from vllm.lora.request import LoRARequest
+
+        number = 1
+        if self._lora is not None:
+            number = self._lora.lora_int_id + 1
+            self._llm.llm_engine.remove_lora(self._lora.lora_int_id)
+        with tempfile.TemporaryDirectory() as folder:
+            write_lora(update.tensors, update.lora_rank, Path(folder))
+            self._lora = LoRARequest(f"update {number}", number, folder)
+            self._llm.llm_engine.add_lora(self._lora)
+
+
+def _served_rank(rank: int) -> int:
+    """The least rank that vLLM sets memory aside for and that holds `rank`."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return min(served for served in get_args(MaxLoRARanks) if served >= rank)
+
+
+def _repack_tied_head(model: torch.nn.Module) -> None:
+    """Pack an output head that shares its weight with the embedding anew, where vLLM packs it (CPU).
+
+    vLLM 0.32 updates the shared weight and packs no layer again that was sent nothing of its own: the head would go on
+    with its old weights, without an error.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for layer in model.modules():
+        if isinstance(layer, ParallelLMHead):
+            layer.quant_method.process_weights_after_loading(layer)

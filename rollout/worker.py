@@ -29,6 +29,7 @@ class RolloutWorker:
             recipe.rollout.max_tokens,
             recipe.rollout.max_sequences,
             recipe.rollout.kv_cache_gib,
+            recipe.learner.lora.rank,
         )
         self._engine.generate(probe, SamplingSettings(1, 1.0, 2, 0))
 

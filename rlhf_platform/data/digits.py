@@ -3,12 +3,8 @@
 One speaker is recorded, the others are synthetic; docs/data.md says what the set shows and what it does not.
 """
 
-import hashlib
-import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +17,7 @@ import numpy as np
 import soundfile as sf
 
 from rlhf_platform.data.audio import SAMPLE_RATE, load_audio
+from rlhf_platform.data.build import Stamp, build_once, key_of
 from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.errors import DataError
@@ -118,43 +115,16 @@ def build_digits(
     folder appears only when it is whole. `progress(done, total)` is called after each clip. Raises
     `DataError` if `out_dir` holds anything else, or a voice is not installed.
     """
-    out = Path(out_dir).absolute()
-    if _holds(out, plan):
-        return out / "manifest.jsonl"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        unfinished.chmod(0o755)
-        _write_clips(unfinished, plan, progress)
-        (unfinished / "build.json").write_text(json.dumps(_stamp(plan), indent=1) + "\n")
-        try:
-            os.rename(unfinished, out)
-        except OSError:
-            if not _holds(out, plan):  # else another process built the same set meanwhile
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return out / "manifest.jsonl"
+    return build_once(out_dir, "digits", _stamp(plan), partial(_write_clips, plan=plan, progress=progress))
 
 
 def build_key(plan: Plan = Plan()) -> str:
     """Names a build: eight hex digits that change with the plan and the builder's version."""
-    return hashlib.sha256(json.dumps(_stamp(plan), sort_keys=True).encode()).hexdigest()[:8]
+    return key_of(_stamp(plan))
 
 
-def _stamp(plan: Plan) -> dict[str, Any]:
+def _stamp(plan: Plan) -> Stamp:
     return {"builder": BUILDER_VERSION, "plan": asdict(plan)}
-
-
-def _holds(out: Path, plan: Plan) -> bool:
-    """`out` is this very build, or there is nothing in the way. Raises `DataError` for anything else."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    found = out / "build.json"
-    if found.is_file() and json.loads(found.read_text()) == _stamp(plan):
-        return True
-    what = "another build of digits" if found.is_file() else "other files"
-    raise DataError(f"{out}: holds {what}; delete it or name another folder")
 
 
 def _write_clips(folder: Path, plan: Plan, progress: Callable[[int, int], None]) -> None:

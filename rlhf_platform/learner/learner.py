@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policies.batch import EncodedPrompt, PolicyBatch, make_batch
+from policies.batch import PolicyBatch
 from policies.load import load_adapter
+from policies.lora import add_lora, is_lora, lora_weights, merged_weights, save_merged, without_lora
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
 from rlhf_platform.algorithms.kl import kl_to_reference
 from rlhf_platform.algorithms.policy_loss import clip_fraction, clipped_surrogate
 from rlhf_platform.errors import ClusterError
+from rlhf_platform.learner.clips import Clips
 from rlhf_platform.recipe.schema import AlgorithmConfig, LearnerConfig, Recipe
-from rlhf_platform.types import Prompt, Sample
+from rlhf_platform.types import Sample
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,13 @@ class TrainSample:
 class _MicroBatch:
     batch: PolicyBatch
     audio: list[Tensor] | None
-    """Encoder output, kept when the encoder is frozen."""
+    """Encoder output of each clip, kept when the encoder is frozen."""
     mask: Tensor
     """(B, T): completion tokens of samples that count."""
     advantages: Tensor
     behaviour: Tensor
-    old: Tensor
+    old: Tensor | None
+    """Log-probs before the step; those of the first forward when nothing has moved the policy by then."""
     reference: Tensor | None
 
 
@@ -71,10 +74,17 @@ class Learner:
         join_process_group(rendezvous)
         dtype = getattr(torch, recipe.backbone.dtype)
         self._adapter = load_adapter(recipe.backbone.adapter, model)
-        self._policy = self._load_policy(model, dtype, recipe.rollout.temperature, recipe.learner.freeze_encoder)
+        self._lora = recipe.learner.lora
+        temperature = recipe.rollout.temperature
+        loaded = self._adapter.load_model(dtype)
+        if self._lora.rank:
+            add_lora(self._adapter, loaded, self._lora, "learner.lora", recipe.seed)
+        # Without dropout in either mode: the log-probs must be those that the rollout engine sampled from.
+        self._policy = Policy(self._adapter, loaded, temperature, recipe.learner.freeze_encoder).eval()
         self._reference: Policy | None = None
-        if recipe.algorithm.kl_coef > 0:
-            self._reference = self._load_policy(model, dtype, recipe.rollout.temperature, True).requires_grad_(False)
+        if recipe.algorithm.kl_coef > 0 and not self._lora.rank:
+            frozen = Policy(self._adapter, self._adapter.load_model(dtype), temperature, freeze_encoder=True)
+            self._reference = frozen.eval().requires_grad_(False)
         trainable = [p for p in self._policy.parameters() if p.requires_grad]
         self.trainable_parameters = sum(p.numel() for p in trainable)
         self._optimizer = torch.optim.AdamW(
@@ -86,10 +96,9 @@ class Learner:
             model_parameters=trainable,
             config=deepspeed_config(recipe.learner, recipe.backbone.dtype),
         )
-
-    def _load_policy(self, model: Path | str, dtype: torch.dtype, temperature: float, freeze: bool) -> Policy:
-        # Without dropout in either mode: the log-probs must be those that the rollout engine sampled from.
-        return Policy(self._adapter, self._adapter.load_model(dtype), temperature, freeze).eval()
+        # At ZeRO 3 a weight is whole only inside the engine's own forward.
+        encode_once = recipe.learner.freeze_encoder and recipe.learner.zero_stage < 3
+        self._clips = Clips(self._adapter, self._policy, encode_once)
 
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """One RL step on this rank's share of the samples: `epochs` x `minibatches` optimiser steps.
@@ -101,7 +110,6 @@ class Learner:
             list(self._micro_batches(samples[i :: self._algorithm.minibatches]))
             for i in range(self._algorithm.minibatches)
         ]
-        metrics = self._mismatch([micro for minibatch in minibatches for micro in minibatch])
         sums = torch.zeros(4, dtype=torch.float64)
         grad_norm = 0.0
         for _ in range(self._algorithm.epochs):
@@ -110,7 +118,7 @@ class Learner:
                 sums += found
                 grad_norm = max(grad_norm, norm)
         tokens, kl, clipped, entropy = _over_ranks(sums).tolist()
-        return metrics | {
+        return self._mismatch([micro for minibatch in minibatches for micro in minibatch]) | {
             "kl": kl / max(tokens, 1.0),
             "clip_fraction": clipped / max(tokens, 1.0),
             "entropy": entropy / max(tokens, 1.0),
@@ -124,44 +132,48 @@ class Learner:
         for start in range(0, len(samples), self._config.micro_batch_size):
             part = samples[start : start + self._config.micro_batch_size]
             with torch.no_grad():
-                values, _ = self._engine(self._batch(part))
+                values, _ = self._engine(*self._clips.batch(part))
             found += [tuple(values[i, : len(s.tokens)].tolist()) for i, s in enumerate(part)]
         return found
 
     def weights(self, version: int) -> WeightUpdate:
-        """A copy of all parameters under vLLM's names. Every rank must call it: at ZeRO 3 they gather together."""
+        """A copy of all that the engine lacks: its LoRA where vLLM takes one, else all weights, LoRA merged into them.
+
+        Every rank must call it: at ZeRO 3 they gather together.
+        """
         import deepspeed
 
-        parameters = list(self._policy.model.parameters())
-        with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
-            tensors = {name: value.cpu().clone() for name, value in self._adapter.vllm_weights(self._policy.model)}
-        return WeightUpdate(version, tensors, checksum(tensors))
+        model, adapter = self._policy.model, self._adapter
+        rank = self._lora.rank if adapter.vllm_serves_lora else 0
+        needed = [p for name, p in model.named_parameters() if is_lora(name) or not rank]
+        with deepspeed.zero.GatheredParameters(needed, enabled=self._config.zero_stage == 3):
+            if rank:
+                found = lora_weights(adapter, model)
+            elif self._lora.rank:
+                found = ((adapter.vllm_name(name), weight) for name, weight in merged_weights(model))
+            else:
+                found = adapter.vllm_weights(model)
+            tensors = {name: value.cpu().clone() for name, value in found}
+        return WeightUpdate(version, tensors, checksum(tensors), rank)
 
     def save(self, path: Path) -> None:
-        """Write the policy in Hugging Face layout (rank 0 writes, all ranks call)."""
+        """Write the policy in Hugging Face layout, LoRA merged into its weights (rank 0 writes, all ranks call)."""
         import deepspeed
 
         parameters = list(self._policy.model.parameters())
         with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
             if self._rendezvous.rank == 0:
-                self._adapter.save(self._policy.model, path)
+                save = save_merged if self._lora.rank else type(self._adapter).save
+                save(self._adapter, self._policy.model, path)
         torch.distributed.barrier()
-
-    def _batch(self, samples: Sequence[Sample]) -> PolicyBatch:
-        prompts: dict[str, Prompt] = {s.prompt.id: s.prompt for s in samples}
-        encoded: list[EncodedPrompt] = [self._adapter.encode(p) for p in prompts.values()]
-        index = {prompt_id: i for i, prompt_id in enumerate(prompts)}
-        pad = self._adapter.tokenizer.pad_token_id
-        return make_batch(encoded, [index[s.prompt.id] for s in samples], [s.tokens for s in samples], pad)
 
     @torch.no_grad()
     def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[_MicroBatch]:
-        """Padded micro-batches with the log-probs that stay fixed during the step: old, behaviour and reference."""
-        keep_audio = self._config.freeze_encoder and self._config.zero_stage < 3
-        for start in range(0, len(samples), self._config.micro_batch_size):
-            part = samples[start : start + self._config.micro_batch_size]
-            batch = self._batch([s.sample for s in part])
-            audio = self._policy.encode(batch) if keep_audio else None
+        """Padded micro-batches, clips of like length together, with what stays fixed during the step."""
+        by_length = sorted(samples, key=lambda s: (s.sample.prompt.duration, s.sample.prompt.id))
+        for start in range(0, len(by_length), self._config.micro_batch_size):
+            part = by_length[start : start + self._config.micro_batch_size]
+            batch, audio = self._clips.batch([s.sample for s in part])
             behaviour = torch.zeros_like(batch.completion_mask)
             for i, s in enumerate(part):
                 behaviour[i, : len(s.sample.logprobs)] = torch.tensor(s.sample.logprobs)
@@ -172,9 +184,19 @@ class Learner:
                 mask=batch.completion_mask * counts,
                 advantages=torch.tensor([[s.advantage] for s in part]),
                 behaviour=behaviour,
-                old=self._engine(batch, audio)[0],
-                reference=self._reference(batch, audio)[0] if self._reference else None,
+                # A later minibatch meets a policy that has moved; a single one yields its own old log-probs.
+                old=self._engine(batch, audio)[0] if self._algorithm.minibatches > 1 else None,
+                reference=self._reference_logprobs(batch, audio),
             )
+
+    def _reference_logprobs(self, batch: PolicyBatch, audio: list[Tensor] | None) -> Tensor | None:
+        """Of what the KL is to: the warm start, which a policy with LoRA still holds; None where no KL is asked for."""
+        if self._algorithm.kl_coef == 0:
+            return None
+        if self._reference:
+            return self._reference(batch, audio)[0]
+        with without_lora(self._policy.model):
+            return self._engine(batch, audio)[0]
 
     def _update(self, minibatch: Sequence[_MicroBatch]) -> tuple[Tensor, float]:
         """One optimiser step.
@@ -188,6 +210,8 @@ class Learner:
             group["lr"] = learning_rate_at(self._config, self._updates, self._total_updates)
         for number, micro in enumerate(minibatch, start=1):
             logprobs, entropy = self._engine(micro.batch, micro.audio)
+            if micro.old is None:
+                micro.old = logprobs.detach()
             weight = truncated_importance(micro.old, micro.behaviour, self._algorithm.importance_cap)
             loss = weight * clipped_surrogate(logprobs, micro.old, micro.advantages, self._algorithm.clip_ratio)
             kl = torch.zeros_like(logprobs)
@@ -213,9 +237,11 @@ class Learner:
         return float(torch.nn.utils.get_total_norm(gradients))
 
     def _mismatch(self, micros: Sequence[_MicroBatch]) -> dict[str, float]:
-        """How far rollout and learner are apart on this step's samples, before any update (law 6)."""
-        largest = torch.stack([max_mismatch(m.old, m.behaviour, m.mask) for m in micros]).max()
-        weight = [truncated_importance(m.old, m.behaviour, self._algorithm.importance_cap) * m.mask for m in micros]
+        """How far rollout and learner were apart on this step's samples before any update (law 6)."""
+        old = [m.old for m in micros if m.old is not None]
+        largest = torch.stack([max_mismatch(o, m.behaviour, m.mask) for o, m in zip(old, micros, strict=True)]).max()
+        cap = self._algorithm.importance_cap
+        weight = [truncated_importance(o, m.behaviour, cap) * m.mask for o, m in zip(old, micros, strict=True)]
         sums = torch.stack(
             [torch.stack([w.sum(), w.square().sum(), m.mask.sum()]) for w, m in zip(weight, micros, strict=True)]
         )

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -52,20 +53,15 @@ class TranscriptCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         encoded: list[EncodedPrompt] = [self._encode(row["row"]) for row in rows]
-        targets = [self._adapter.target(self._prompts[row["row"]].reference) for row in rows]
+        targets = [self._adapter.target(self._prompts[row["row"]]) for row in rows]
         batch = make_batch(encoded, range(len(rows)), targets, self._adapter.tokenizer.pad_token_id)
         labels = torch.full_like(batch.input_ids, -100)
         for i, (prompt, target) in enumerate(zip(encoded, targets, strict=True)):
             start = len(prompt.token_ids)
             labels[i, start : start + len(target)] = torch.tensor(target)
-        features = spec_augment(batch.features, batch.features_mask) if self._spec_augment else batch.features
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "input_features": features,
-            "input_features_mask": batch.features_mask,
-            "labels": labels,
-        }
+        if self._spec_augment and batch.features is not None and batch.features_mask is not None:
+            batch = replace(batch, features=spec_augment(batch.features, batch.features_mask))
+        return self._adapter.model_inputs(batch, labels)
 
 
 def spec_augment(features: Tensor, mask: Tensor, bands: int = 2, widest: float = 0.15) -> Tensor:

@@ -27,6 +27,17 @@ class Key:
     @property
     def item(self) -> Any:
         """The dataclass of the items when this key holds a list of them, or None."""
+        inner = self._inner
+        return inner if is_dataclass(inner) else None
+
+    @property
+    def plain_item(self) -> Any:
+        """The type of the items when this key holds a list of plain values, as `str`, or None."""
+        inner = self._inner
+        return inner if inner in _WORDS else None
+
+    @property
+    def _inner(self) -> Any:
         return get_args(self.type)[0] if get_origin(self.type) is list else None
 
     @property
@@ -41,6 +52,8 @@ class Key:
         """The type in words: "a whole number or null"."""
         if self.plain_types:
             return " or ".join(_WORDS[kind] for kind in self.plain_types)
+        if self.plain_item:
+            return f"a list of {_WORDS[self.plain_item]}"
         return "a list" if self.item else "a section of keys"
 
 

@@ -173,8 +173,9 @@ def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
     mistake = _environment_mistake(value)
     if mistake:
         return f"is {value!r}: {mistake}", value
-    if key.item and isinstance(value, Mapping) and all(str(name).isdigit() for name in value):
-        return f"is a list: override it as a whole, for example {key.name}=[{{...}}]", value
+    if (key.item or key.plain_item) and isinstance(value, Mapping) and all(str(name).isdigit() for name in value):
+        items = "{...}" if key.item else "a, b"
+        return f"is a list: override it as a whole, for example {key.name}=[{items}]", value
     if isinstance(value, bool) and str in key.plain_types:
         # YAML 1.1 reads a bare off, on, yes or no as a boolean.
         word = "on" if value else "off"
@@ -184,6 +185,8 @@ def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
     shown = "null" if value is None else "a section" if isinstance(value, Mapping) else repr(value)
     wrong = f"is {shown}: expected {key.expected}"
     if key.section or key.item or (key.plain_types and isinstance(value, Mapping | list)):
+        return wrong, value
+    if key.plain_item and not (isinstance(value, list) and all(isinstance(item, key.plain_item) for item in value)):
         return wrong, value
     try:
         OmegaConf.merge(OmegaConf.structured(section), {key.name: _expanded(value)})

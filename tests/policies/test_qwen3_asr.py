@@ -65,23 +65,23 @@ def test_the_policy_may_write_every_text_piece_and_the_end_token_and_nothing_els
     names = {*CONTROL_TOKENS, *(audio_slot(i) for i in range(SPEC.audio_slots))} - {"<|im_end|>"}
     forbidden = set(adapter.tokenizer.convert_tokens_to_ids(sorted(names)))
     assert len(forbidden) == len(names)
-    assert set(adapter.text_token_ids) == set(range(len(adapter.tokenizer))) - forbidden
-    assert list(adapter.text_token_ids) == sorted(set(adapter.text_token_ids))
+    assert set(adapter.completion_token_ids) == set(range(len(adapter.tokenizer))) - forbidden
+    assert list(adapter.completion_token_ids) == sorted(set(adapter.completion_token_ids))
     assert adapter.end_token_ids == (adapter.tokenizer.convert_tokens_to_ids("<|im_end|>"),)
 
 
 def test_a_target_is_the_transcript_and_the_end_and_may_be_written_in_full(adapter: Qwen3ASRAdapter) -> None:
     for text in ("alpha bravo", "", "naïve café", "a <|im_end|> b <asr_text> <|audio_3|>"):
-        target = adapter.target(text)
+        target = adapter.transcript_tokens(text)
         assert target[-1] in adapter.end_token_ids
-        assert set(target) <= set(adapter.text_token_ids)
+        assert set(target) <= set(adapter.completion_token_ids)
         assert not set(target[:-1]) & set(adapter.end_token_ids)
         assert adapter.tokenizer.decode(list(target[:-1])) == text
 
 
 def test_a_completion_is_read_without_its_end_token_and_outer_spaces(adapter: Qwen3ASRAdapter) -> None:
-    assert adapter.completion_text(adapter.target("  alpha bravo \n")) == "alpha bravo"
-    assert adapter.completion_text(adapter.target("alpha")[:-1]) == "alpha"
+    assert adapter.completion_text(adapter.transcript_tokens("  alpha bravo \n")) == "alpha bravo"
+    assert adapter.completion_text(adapter.transcript_tokens("alpha")[:-1]) == "alpha"
     assert adapter.completion_text(adapter.end_token_ids) == ""
     assert adapter.completion_text(()) == ""
 
@@ -107,11 +107,11 @@ def test_a_saved_model_loads_as_it_was(adapter: Qwen3ASRAdapter, clips: list[Pro
     for name, parameter in model.named_parameters():
         assert torch.equal(weights[name], parameter), name
     assert loaded.tokenizer.get_vocab() == adapter.tokenizer.get_vocab()
-    assert loaded.text_token_ids == adapter.text_token_ids
+    assert loaded.completion_token_ids == adapter.completion_token_ids
     for clip in clips:
         assert loaded.encode(clip).token_ids == adapter.encode(clip).token_ids
         assert torch.equal(loaded.encode(clip).features, adapter.encode(clip).features)
-    assert loaded.target("alpha <|im_end|>") == adapter.target("alpha <|im_end|>")
+    assert loaded.transcript_tokens("alpha <|im_end|>") == adapter.transcript_tokens("alpha <|im_end|>")
 
 
 def test_only_the_encoder_counts_as_encoder(adapter: Qwen3ASRAdapter) -> None:

@@ -53,7 +53,7 @@ def test_the_defaults_are_valid() -> None:
         (["rollout.workers=3", "cluster.cpus=4"], "rollout.prompts_per_step is 16: not divisible over rollout.workers=3; allowed multiples of 3: 15 or 18"),
         (["learner.workers=3", "cluster.cpus=4"], "rollout.prompts_per_step is 16: x algorithm.group_size=8 makes 128 samples, not divisible over learner.workers=3 x algorithm.minibatches=1; allowed multiples of 3: 15 or 18"),
         (["rollout.prompts_per_step=1", "algorithm.group_size=6", "algorithm.minibatches=4"], "rollout.prompts_per_step is 1: x algorithm.group_size=6 makes 6 samples, not divisible over learner.workers=1 x algorithm.minibatches=4; allowed multiples of 2: 2"),
-        (["learner.workers=2"], "cluster.cpus is 2: rollout keeps 1 x 1 cores and learner 2 x 1, together 3; raise it to 3, lower workers or cpus of either, or name a cluster.address"),
+        (["learner.workers=2"], "cluster.cpus is 2: rollout keeps 1 x 1 cores and learner 2 x 1, needed 3; raise it to 3, lower workers or cpus of either, set cluster.colocated=true to let them take turns, or name a cluster.address"),
         (["cluster.address=here"], "cluster.address is 'here': allowed auto, host:port, ray://host:port, null (local)"),
         (["backbone.tiny.hidden_size=130"], "backbone.tiny.hidden_size is 130: not divisible by backbone.tiny.attention_heads=4; nearest: 132"),
         (["backbone.tiny.key_value_heads=3"], "backbone.tiny.key_value_heads is 3: does not divide backbone.tiny.attention_heads=4; allowed 1, 2, 4"),

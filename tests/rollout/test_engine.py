@@ -77,7 +77,7 @@ def test_samples_hold_only_tokens_that_the_branch_may_write_and_say_why_they_end
 ) -> None:
     adapter = load_adapter(LAYOUT, tiny_checkpoint)
     samples = engine.generate(clips, replace(SAMPLED, samples=16, max_new_tokens=3))
-    allowed = set(adapter.text_token_ids)
+    allowed = set(adapter.completion_token_ids)
     assert {s.prompt.id for s in samples} == {c.id for c in clips}
     assert len(samples) == 16 * len(clips)
     for sample in samples:

@@ -1,0 +1,149 @@
+"""The Whisper layout: every clip padded to one window, an encoder, and a decoder that looks at it across.
+
+The audio is not among the decoder's tokens: a prompt is the few control tokens that ask for a transcript.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PreTrainedModel,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
+
+from policies.adapter import PolicyAdapter
+from policies.batch import EncodedPrompt, PolicyBatch
+from policies.checks import check_sample_rate
+from policies.window import check_window, covered_seconds, cut_positions
+from rlhf_platform.data.audio import load_audio
+from rlhf_platform.errors import DataError
+from rlhf_platform.types import Prompt
+
+_MULTILINGUAL_VOCABULARY = 51_865
+"""The English-only models have one token fewer (github.com/openai/whisper, `is_multilingual`)."""
+
+
+class WhisperAdapter(PolicyAdapter):
+    """Prompt: start of transcript, for multilingual models language and task, no timestamps."""
+
+    model_types = ("whisper",)
+    vllm_architecture = "WhisperForConditionalGeneration"
+    lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self.config = WhisperConfig.from_pretrained(self.path)
+        self.processor = WhisperProcessor.from_pretrained(self.path)
+        self.tokenizer = self.processor.tokenizer
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.sample_rate = self.processor.feature_extractor.sampling_rate
+        check_sample_rate(self.path, self.sample_rate)
+        check_window(self.path, self.config.max_source_positions, self.processor.feature_extractor)
+
+    def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
+        return WhisperForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+
+    def save(self, model: PreTrainedModel, path: Path) -> None:
+        model.save_pretrained(path)
+        self.processor.save_pretrained(path)
+
+    def window(self) -> float:
+        return covered_seconds(self.config.max_source_positions, self.processor.feature_extractor)
+
+    def cut_window(self, seconds: float, path: Path) -> None:
+        model = self.load_model(torch.float32)
+        cut_positions(model.model.encoder, self.processor.feature_extractor, seconds)
+        self.save(model, path)
+
+    def _prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        names = ["<|startoftranscript|>", "<|notimestamps|>"]
+        if self.config.vocab_size >= _MULTILINGUAL_VOCABULARY:
+            names[1:1] = [f"<|{prompt.language}|>", "<|transcribe|>"]
+        elif prompt.language != "en":
+            raise DataError(f"prompt {prompt.id}: language is {prompt.language!r}, this backbone knows en only")
+        tokens = self.tokenizer.convert_tokens_to_ids(names)
+        if None in tokens or self.tokenizer.unk_token_id in tokens[1:]:
+            raise DataError(f"prompt {prompt.id}: language is {prompt.language!r}, which this backbone does not know")
+        return tuple(tokens)
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        samples = load_audio(prompt.audio, self.sample_rate)
+        features = self.processor.feature_extractor(
+            samples, sampling_rate=self.sample_rate, return_tensors="pt"
+        ).input_features[0]
+        return EncodedPrompt(self._prompt_tokens(prompt), features, torch.ones(features.shape[1], dtype=torch.long))
+
+    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        samples = load_audio(prompt.audio, self.sample_rate)
+        return {
+            "encoder_prompt": {"prompt": "", "multi_modal_data": {"audio": samples}},
+            "decoder_prompt": {"prompt_token_ids": list(self._prompt_tokens(prompt))},
+        }
+
+    def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
+        return list(model.model.encoder(features).last_hidden_state)
+
+    def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        audio = torch.stack(list(clips))
+        decoder = model.model.decoder
+        # Keys and values of the cross-attention are projected once per clip, not once per completion: with eight
+        # completions of a clip that is most of the decoder's work.
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        for number, layer in enumerate(decoder.layers):
+            attention = layer.encoder_attn
+            heads = (len(audio), -1, attention.num_heads, attention.head_dim)
+            keys, values = (
+                project(audio).view(heads).transpose(1, 2)[batch.clip_index]
+                for project in (attention.k_proj, attention.v_proj)
+            )
+            cache.cross_attention_cache.update(keys, values, number)
+            cache.is_updated[number] = True
+        return decoder(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            encoder_hidden_states=audio,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
+        assert batch.features is not None
+        # This model's loss compares position t with label t, so each label moves to the position that predicts it.
+        following = torch.full_like(labels, -100)
+        following[:, :-1] = labels[:, 1:]
+        return {
+            "input_features": batch.features,
+            "decoder_input_ids": batch.input_ids,
+            "decoder_attention_mask": batch.attention_mask,
+            "labels": following,
+        }
+
+    def is_encoder(self, parameter: str) -> bool:
+        return parameter.startswith("model.encoder.")
+
+    def vllm_name(self, parameter: str) -> str:
+        return parameter
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        return (self.tokenizer.eos_token_id,)
+
+    @cached_property
+    def completion_token_ids(self) -> tuple[int, ...]:
+        """Text pieces without those that Whisper's own decoding suppresses (brackets, music signs)."""
+        pieces = set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.added_tokens_decoder)
+        suppressed = GenerationConfig.from_pretrained(self.path).suppress_tokens or ()
+        return tuple(sorted((pieces - set(suppressed)) | set(self.end_token_ids)))
+
+    def completion_text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
