@@ -4,26 +4,31 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from rlhf_platform.data.digits import build_digits, build_key
+from rlhf_platform.data import digits, prompts
+from rlhf_platform.data.digits import build_digits
+from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.errors import RecipeError
 
-NAMES = ("digits",)
+NAMES = ("digits", "recorded")
 
 
 def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """The manifest of data set `name`, built below `cache_dir` unless it is there already.
 
     A set of another builder version lies in another folder. Raises `RecipeError` for an unknown name,
-    `DataError` if a voice is not installed.
+    `DataError` if a voice is not installed or the archive of recordings is not the one that belongs to it.
     """
     _check(name)
-    return build_digits(Path(cache_dir, "data", f"{name}-{build_key()}"), progress=progress)
+    key = {"digits": digits, "recorded": prompts}[name].build_key()
+    return build_into(name, Path(cache_dir, "data", f"{name}-{key}"), progress)
 
 
 def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """As `build`, in the very folder `out_dir`. Raises `DataError` if that holds anything else."""
     _check(name)
-    return build_digits(out_dir, progress=progress)
+    if name == "digits":
+        return build_digits(out_dir, progress=progress)
+    return build_prompts(out_dir, progress=progress)
 
 
 def _check(name: str) -> None:
