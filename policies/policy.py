@@ -48,11 +48,13 @@ class Policy(nn.Module):
             return self.adapter.audio_states(self.model, batch.features, batch.features_mask)
 
     def forward(self, batch: PolicyBatch, audio: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T)."""
+        """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T), 0 at padding."""
         clips = self.encode(batch) if audio is None else audio
         hidden = self.adapter.hidden_states(self.model, batch, clips)
-        where = batch.logit_positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        logits = self.model.get_output_embeddings()(hidden.gather(1, where))
-        logprobs, entropy = token_logprobs(logits, batch.completion_ids, self.allowed, self.temperature)
-        # Padding is no token that could be sampled: its log-prob is -inf, and -inf times a mask of 0 is not 0.
-        return logprobs.masked_fill(batch.completion_mask == 0, 0.0), entropy
+        # Only at real tokens: over a large vocabulary the padding of short completions would be most of the work.
+        rows, steps = batch.completion_mask.nonzero(as_tuple=True)
+        logits = self.model.get_output_embeddings()(hidden[rows, batch.logit_positions[rows, steps]])
+        found = token_logprobs(logits, batch.completion_ids[rows, steps], self.allowed, self.temperature)
+        empty = torch.zeros_like(batch.completion_mask)
+        logprobs, entropy = (empty.to(values.dtype).index_put((rows, steps), values) for values in found)
+        return logprobs, entropy

@@ -12,11 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WeightUpdate:
-    """One version of the policy under vLLM's parameter names."""
+    """One version of the policy: all its weights under vLLM's names, or only its LoRA under PEFT's."""
 
     version: int
     tensors: Mapping[str, Tensor]
     checksum: int
+    lora_rank: int = 0
+    """0: `tensors` are whole weights; else they are LoRA of this rank for the weights that the engine started with."""
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> int:

@@ -37,6 +37,9 @@ class WhisperAdapter(PolicyAdapter):
 
     model_types = ("whisper",)
     vllm_architecture = "WhisperForConditionalGeneration"
+    # vLLM 0.32 declares LoRA for this class, but counts the decoder's tokens only: LoRA in encoder or cross-attention,
+    # which see as many positions as the window has, ends in an error.
+    vllm_serves_lora = False
     lora_targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
     def __init__(self, path: Path | str) -> None:

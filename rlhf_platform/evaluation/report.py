@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from rich import box
@@ -16,6 +16,8 @@ from rlhf_platform.data.text import NORMALIZER_VERSION
 from rlhf_platform.evaluation.bootstrap import Interval, wer_difference
 from rlhf_platform.evaluation.wer import total
 from rlhf_platform.types import Prompt
+
+T = TypeVar("T")
 
 ALL = "all"
 """The group of every clip, and of a clip whose manifest row has no `group`."""
@@ -170,6 +172,22 @@ def lines(rows: Sequence[Row], title: str = "") -> list[str]:
     text = StringIO()
     Console(file=text, width=160, color_system=None).print(render(rows, title))
     return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly spread over them."""
+    every = max(1, len(items) // count)
+    return list(items)[::every][:count]
+
+
+def examples(before: EvalResult, after: EvalResult, count: int) -> str:
+    """`count` clips, evenly spread over the set, as a Markdown table: what was said and heard before and after."""
+    rows = ["| clip | group | transcript | before | after | WER before | after |", "|---|---|---|---|---|---|---|"]
+    for old, new in spread(list(zip(before.utterances, after.utterances, strict=True)), count):
+        texts = (text.replace("|", "\\|") for text in (old.reference, old.hypothesis, new.hypothesis))
+        rates = (f"{100 * u.errors.wer:.0f} %" for u in (old, new))
+        rows.append(f"| {' | '.join([f'`{old.prompt_id}`', old.group, *texts, *rates])} |")
+    return "\n".join(rows) + "\n"
 
 
 def _errors(results: Sequence[EvalResult], clips: Sequence[int]) -> np.ndarray:

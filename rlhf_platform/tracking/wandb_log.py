@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import ClusterError
+from rlhf_platform.evaluation.report import EvalResult, spread
 from rlhf_platform.recipe.schema import TrackingConfig
-from rlhf_platform.types import Failed, ScoredSample
+from rlhf_platform.types import Failed, Prompt, ScoredSample
 
 SAMPLE_RATE = 16_000
 
@@ -53,8 +54,7 @@ class WandbLog:
             return
         import wandb
 
-        every = max(1, len(samples) // self._rows)
-        shown = list(samples)[::every][: self._rows]
+        shown = spread(samples, self._rows)
         terms = sorted({term for s in shown if not isinstance(s.outcome, Failed) for term in s.outcome.parts})
         table = wandb.Table(
             columns=["prompt", "speaker", "audio", "transcript", "hypothesis", "reward", *terms, "failure"]
@@ -75,6 +75,21 @@ class WandbLog:
                 row += [outcome.value, *(outcome.parts.get(term) for term in terms), None]
             table.add_data(*row)
         self._run.log({name: table}, step=step)
+
+    def comparison(self, step: int, prompts: Sequence[Prompt], before: EvalResult, after: EvalResult) -> None:
+        """A table of the same held-out clips before and after: audio, transcript, both hypotheses, both WER."""
+        if not self._run or not self._rows:
+            return
+        import wandb
+
+        columns = ["prompt", "group", "audio", "transcript", "before", "after", "wer_before", "wer_after"]
+        table = wandb.Table(columns=columns)
+        clips = {prompt.id: prompt.audio for prompt in prompts}
+        for old, new in spread(list(zip(before.utterances, after.utterances, strict=True)), self._rows):
+            audio = wandb.Audio(load_audio(clips[old.prompt_id], SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+            texts = old.reference, old.hypothesis, new.hypothesis
+            table.add_data(old.prompt_id, old.group, audio, *texts, old.errors.wer, new.errors.wer)
+        self._run.log({"heldout_before_and_after": table}, step=step)
 
     def close(self, exit_code: int) -> None:
         if self._run:

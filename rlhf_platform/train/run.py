@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from rlhf_platform.errors import PlatformError, SyncError
-from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, lines, render
+from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, examples, lines, render
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display, step_numbers
@@ -74,6 +74,7 @@ def _run(loaded: LoadedRecipe, folder: RunDir, display: Display, wandb: WandbLog
 
         folder.status(phase="evaluate after")
         after = _evaluate("after RL", team, data.evaluation, folder, display, wandb, step=recipe.steps)
+        wandb.comparison(recipe.steps, data.evaluation, before, after)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
         served = _prove_checkpoint(recipe, team, folder.checkpoint, probe)
@@ -123,6 +124,7 @@ def _report(
     display.show(render(rows, title))
     display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
     folder.write("report.txt", "\n".join(lines(rows, title)) + "\n")
+    folder.write("examples.md", examples(before, after, count=20))
     difference = rows[0].difference
     results = {
         "wer_before": before.total.wer,
