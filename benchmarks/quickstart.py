@@ -8,64 +8,21 @@ The first run starts with an empty cache; the second run is the first seed again
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import threading
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-from results import ROOT, write_results
+from results import write_results
 from rich.console import Console
+from runs import run
 
-from rlhf_platform.evaluation.report import EvalResult, compare, render
+from rlhf_platform.evaluation.report import compare, render
 
+RECIPE = "asr/quickstart.yaml"
 QUICK = ["sft.steps=20", "steps=2", "rollout.prompts_per_step=4", "evaluation.max_clips=16"]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of the recipe from the command line."""
-
-    folder: Path
-    minutes: float
-    peak_gib: float
-
-    def evaluation(self, when: str) -> EvalResult:
-        return EvalResult.from_json((self.folder / f"evaluation_{when}_RL.json").read_text())
-
-
-def run(name: str, scratch: Path, seed: int, quick: bool) -> Run:
-    """`rlhf run` in a process of its own, timed, with the memory of all its processes watched."""
-    keys = [f"name={name}", f"seed={seed}", f"sft.seed={seed}", f"backbone.tiny.seed={seed}"]
-    keys += [f"cache_dir={scratch / 'cache'}", f"runs_dir={scratch / 'runs'}", *(QUICK if quick else [])]
-    command = [sys.executable, "-m", "rlhf_platform.cli.main", "run", str(ROOT / "recipes/asr/quickstart.yaml"), *keys]
-    start = time.monotonic()
-    process = subprocess.Popen(command)
-    peak = [0.0]
-    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peak), daemon=True)
-    watcher.start()
-    if process.wait() != 0:
-        sys.exit(f"{name} ended with code {process.returncode}")
-    return Run(scratch / "runs" / name, (time.monotonic() - start) / 60, peak[0])
-
-
-def _watch(process: psutil.Process, peak: list[float]) -> None:
-    """Keep the largest sum over the process tree of proportional set sizes: shared pages count once."""
-    while process.is_running():
-        total = 0
-        try:
-            for member in [process, *process.children(recursive=True)]:
-                try:
-                    total += member.memory_full_info().pss
-                except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                    continue  # ended between listing and reading
-        except psutil.NoSuchProcess:
-            return
-        peak[0] = max(peak[0], total / 2**30)
-        time.sleep(2)
+def keys_of(seed: int, quick: bool) -> list[str]:
+    return [f"seed={seed}", f"sft.seed={seed}", f"backbone.tiny.seed={seed}", *(QUICK if quick else [])]
 
 
 def main() -> None:
@@ -74,10 +31,10 @@ def main() -> None:
     quick: bool = parser.parse_args().quick
     seeds = [0] if quick else [0, 1, 2]
     with tempfile.TemporaryDirectory() as folder:
-        runs = [run(f"seed-{seed}", Path(folder), seed, quick) for seed in seeds]
-        second = run("second", Path(folder), seeds[0], quick)
+        runs = [run(RECIPE, f"seed-{seed}", Path(folder), keys_of(seed, quick)) for seed in seeds]
+        second = run(RECIPE, "second", Path(folder), keys_of(seeds[0], quick))
         before, after = ([r.evaluation(when) for r in runs] for when in ("before", "after"))
-        results = [json.loads((r.folder / "results.json").read_text()) for r in [*runs, second]]
+        results = [r.results for r in [*runs, second]]
     rows = compare(before, after)
     Console(width=160).print(render(rows, f"Held-out WER, %, pooled over {len(seeds)} seeds"))
     pooled = rows[0]

@@ -75,9 +75,10 @@ class PolicyAdapter(ABC):
 
     @abstractmethod
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
-        """The batch as keywords of the Transformers model's own forward, whose loss is the mean over `labels`.
+        """The batch as keywords of the Transformers model's forward, for TRL's trainers.
 
-        `labels` (B, S): at each position of `batch.input_ids` the token that stands there, or -100.
+        `labels` (B, S): at each position of `batch.input_ids` the token that stands there, or -100. They stay as they
+        are in every layout: TRL's output head compares position t with label t + 1.
         """
 
     @abstractmethod

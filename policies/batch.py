@@ -39,6 +39,13 @@ class PolicyBatch:
     features: Tensor | None
     features_mask: Tensor | None
 
+    @property
+    def audio(self) -> tuple[Tensor, Tensor]:
+        """Features and their mask. Raises ValueError for prompts without audio."""
+        if self.features is None or self.features_mask is None:
+            raise ValueError("the prompts of this batch have no audio")
+        return self.features, self.features_mask
+
 
 def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip; None where no prompt has audio."""

@@ -6,12 +6,14 @@ from transformers import AutoConfig
 
 from policies.adapter import PolicyAdapter
 from policies.codec_lm import CodecLMAdapter
+from policies.qwen2_5_omni import Qwen25OmniThinkerAdapter
 from policies.qwen2_audio import Qwen2AudioAdapter
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.whisper import WhisperAdapter
 from rlhf_platform.errors import RecipeError
 
 ADAPTERS: dict[str, type[PolicyAdapter]] = {
+    "qwen2_5_omni_thinker": Qwen25OmniThinkerAdapter,
     "qwen2_audio": Qwen2AudioAdapter,
     "qwen3_asr": Qwen3ASRAdapter,
     "whisper": WhisperAdapter,

@@ -120,7 +120,10 @@ def write_lora(tensors: Mapping[str, Tensor], rank: int, folder: Path) -> None:
 
 
 def save_merged(adapter: PolicyAdapter, model: PreTrainedModel, path: Path) -> None:
-    """Write the model with LoRA merged into its weights, as a checkpoint that knows nothing of LoRA."""
+    """Write the model with the LoRA that it has merged into its weights, as a checkpoint that knows nothing of LoRA."""
+    if not has_lora(model):
+        adapter.save(model, path)
+        return
     plain = adapter.load_model(model.dtype)
     with torch.no_grad():
         for name, weight in merged_weights(model):

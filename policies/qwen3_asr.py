@@ -15,11 +15,14 @@ from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_
 
 from policies.adapter import PolicyAdapter, put_audio
 from policies.batch import EncodedPrompt, PolicyBatch
+from policies.checks import check_sample_rate, check_tokens, load_processor
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt, Waveform
 
 _TEXT_MARK = "<asr_text>"
+_NAMED = {"audio_bos_token": "<|audio_start|>", "audio_token": "<|audio_pad|>", "audio_eos_token": "<|audio_end|>"}
+"""Control tokens by the attribute of the tokenizer."""
 
 
 class Qwen3ASRAdapter(PolicyAdapter):
@@ -31,9 +34,11 @@ class Qwen3ASRAdapter(PolicyAdapter):
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        self.processor = Qwen3ASRProcessor.from_pretrained(self.path)
+        self.processor = load_processor(Qwen3ASRProcessor, self.path, _NAMED)
         self.tokenizer = self.processor.tokenizer
         self.sample_rate = self.processor.feature_extractor.sampling_rate
+        check_sample_rate(self.path, self.sample_rate)
+        check_tokens(self.path, self.tokenizer, ("<|im_start|>", "<|im_end|>", _TEXT_MARK))
         self._end = tuple({self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")})
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
@@ -92,12 +97,14 @@ class Qwen3ASRAdapter(PolicyAdapter):
         return decoder(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
-        assert batch.features is not None and batch.features_mask is not None
+        assert batch.features is not None
+        assert batch.features_mask is not None
+        features, mask = batch.audio
         return {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
-            "input_features": batch.features,
-            "input_features_mask": batch.features_mask,
+            "input_features": features,
+            "input_features_mask": mask,
             "labels": labels,
         }
 

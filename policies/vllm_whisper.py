@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -40,9 +39,9 @@ class EncodeOnceWhisper(WhisperForConditionalGeneration):
             self._kept.popitem(last=False)
         return found
 
-    def load_weights(self, weights: Iterator[tuple[str, Tensor]]) -> set[str]:
+    def forget_encoded(self) -> None:
+        """Drop what the encoder computed; called with every weight update."""
         self._kept.clear()
-        return super().load_weights(weights)
 
 
 def _digest(clip: Tensor) -> bytes:

@@ -120,15 +120,13 @@ class WhisperAdapter(PolicyAdapter):
         ).last_hidden_state
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
-        assert batch.features is not None
-        # This model's loss compares position t with label t, so each label moves to the position that predicts it.
-        following = torch.full_like(labels, -100)
-        following[:, :-1] = labels[:, 1:]
+        features, mask = batch.audio
         return {
-            "input_features": batch.features,
+            "input_features": features,
+            "attention_mask": mask,
             "decoder_input_ids": batch.input_ids,
             "decoder_attention_mask": batch.attention_mask,
-            "labels": following,
+            "labels": labels,
         }
 
     def is_encoder(self, parameter: str) -> bool:

@@ -5,7 +5,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -52,6 +51,7 @@ class RolloutEngine:
         lora_rank: int = 0,
     ) -> None:
         """Raises RecipeError when the checkpoint is of another layout or this vLLM does not know its architecture."""
+        import vllm
         from vllm import LLM, ModelRegistry
 
         from policies.vllm_plugin import register
@@ -60,7 +60,7 @@ class RolloutEngine:
         self._adapter = load_adapter(adapter, model)
         if self._adapter.vllm_architecture not in ModelRegistry.get_supported_archs():
             raise RecipeError(
-                f"backbone.adapter is {adapter}: this vLLM ({version('vllm')}) does not know "
+                f"backbone.adapter is {adapter}: this vLLM ({vllm.__version__}) does not know "
                 f"{self._adapter.vllm_architecture}; install the version that `make setup` installs"
             )
         self._lora_rank = lora_rank if self._adapter.vllm_serves_lora else 0
@@ -130,6 +130,13 @@ class RolloutEngine:
         del self._llm
         gc.collect()
 
+    def forget(self) -> None:
+        """Drop all that was computed from prompts: prefixes, prepared inputs, encoder outputs."""
+        self._llm.reset_prefix_cache()
+        self._llm.reset_mm_cache()
+        self._llm.llm_engine.engine_core.reset_encoder_cache()
+        self._llm.apply_model(_forget_encoded)
+
     def load_weights(self, update: WeightUpdate) -> int:
         """Take `update` in place and forget all that old weights computed. Returns the version now held (law 4).
 
@@ -151,9 +158,7 @@ class RolloutEngine:
         else:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(update.tensors.items())})
             self._llm.apply_model(_repack_tied_head)
-        self._llm.reset_prefix_cache()
-        self._llm.reset_mm_cache()
-        self._llm.llm_engine.engine_core.reset_encoder_cache()
+        self.forget()
         self.version = update.version
         return self.version
 
@@ -189,3 +194,9 @@ def _repack_tied_head(model: torch.nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, ParallelLMHead):
             layer.quant_method.process_weights_after_loading(layer)
+
+
+def _forget_encoded(model: torch.nn.Module) -> None:
+    """Layouts whose encoder outputs vLLM does not share keep them in their model class."""
+    if hasattr(model, "forget_encoded"):
+        model.forget_encoded()

@@ -6,10 +6,16 @@ from typing import Any
 
 import torch
 from transformers import (
+    Qwen2_5OmniConfig,
+    Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
     WhisperFeatureExtractor,
 )
 
@@ -70,7 +76,51 @@ def build_qwen2_audio(path: Path, tied: bool) -> None:
     )
     torch.manual_seed(0)
     model = Qwen2AudioForConditionalGeneration(config)
+    if tied:
+        model.lm_head.weight = model.get_input_embeddings().weight
     roughen(model)
     config.save_pretrained(path)
     Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=128, chunk_length=WINDOW), tokenizer).save_pretrained(path)
     load_adapter("qwen2_audio", path).save(model, path)
+
+
+def build_qwen2_5_omni(path: Path, tied: bool) -> None:
+    """The vision tower, which no audio prompt reaches, is as small as its code allows."""
+    tokenizer = chat_tokenizer(
+        audio_bos_token="<|audio_bos|>",
+        audio_token="<|AUDIO|>",
+        audio_eos_token="<|audio_eos|>",
+        vision_bos_token="<|vision_bos|>",
+        image_token="<|IMAGE|>",
+        video_token="<|VIDEO|>",
+        vision_eos_token="<|vision_eos|>",
+    )
+    token_id = tokenizer.convert_tokens_to_ids
+    text = decoder(tokenizer, tied) | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+    }
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 1, "intermediate_size": 32, "out_hidden_size": 64}
+    thinker = Qwen2_5OmniThinkerConfig(
+        audio_config={**ENCODER, "output_dim": 64},
+        text_config=text,
+        vision_config=vision | {"fullatt_block_indexes": [0]},
+        audio_token_index=token_id("<|AUDIO|>"),
+        image_token_index=token_id("<|IMAGE|>"),
+        video_token_index=token_id("<|VIDEO|>"),
+        audio_start_token_id=token_id("<|audio_bos|>"),
+        audio_end_token_id=token_id("<|audio_eos|>"),
+        vision_start_token_id=token_id("<|vision_bos|>"),
+        vision_end_token_id=token_id("<|vision_eos|>"),
+        tie_word_embeddings=tied,
+    )
+    torch.manual_seed(0)
+    model = Qwen2_5OmniThinkerForConditionalGeneration(thinker)
+    roughen(model)
+    Qwen2_5OmniConfig(thinker_config=thinker.to_dict()).save_pretrained(path)
+    Qwen2_5OmniProcessor(
+        Qwen2VLImageProcessor(),
+        Qwen2VLVideoProcessor(),
+        WhisperFeatureExtractor(feature_size=128, chunk_length=30, return_attention_mask=True),
+        tokenizer,
+    ).save_pretrained(path)
+    load_adapter("qwen2_5_omni_thinker", path).save(model, path)

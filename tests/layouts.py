@@ -24,7 +24,7 @@ from transformers import (
 
 from policies.load import load_adapter
 from policies.tokenizer import train_tokenizer
-from tests.chat_layouts import build_qwen2_audio
+from tests.chat_layouts import build_qwen2_5_omni, build_qwen2_audio
 from tests.roughen import roughen
 from tests.tiny import TEXTS, write_checkpoint
 
@@ -117,6 +117,7 @@ def build_codec_lm(path: Path, tied: bool, config: type[PreTrainedConfig] = Llam
 
 
 LAYOUTS = {
+    "qwen2_5_omni_thinker": Layout("qwen2_5_omni_thinker", build_qwen2_5_omni, max_tokens=256),
     "qwen2_audio": Layout("qwen2_audio", build_qwen2_audio, max_tokens=192),
     "qwen3_asr": Layout("qwen3_asr", build_qwen3_asr),
     "whisper": Layout("whisper", build_whisper, ties=(True,)),
@@ -126,3 +127,5 @@ LAYOUTS = {
 }
 CASES = [(name, tied) for name, layout in LAYOUTS.items() for tied in layout.ties]
 """(layout, tied) of every checkpoint."""
+HEARING = [name for name, layout in LAYOUTS.items() if layout.adapter != "codec_lm"]
+"""Layouts whose prompts have audio."""

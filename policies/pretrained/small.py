@@ -48,7 +48,8 @@ def build_small(audio_slots: int, window: float, path: Path) -> None:
     with torch.device("meta"):
         model = Qwen2AudioForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(SEED)
-    state = _encoder(heard, config) | _adaptor(config, generator)
+    spread = float(spoken.get_input_embeddings().weight.std())
+    state = _encoder(heard, config) | _adaptor(config, spread, generator)
     state |= _decoder(spoken.state_dict(), len(tokenizer), config.text_config.num_hidden_layers, generator)
     model.load_state_dict(state, strict=True, assign=True)
     model.generation_config = GenerationConfig(
@@ -111,11 +112,11 @@ def _encoder(heard: dict[str, Tensor], config: Qwen2AudioConfig) -> dict[str, Te
     return state
 
 
-def _adaptor(config: Qwen2AudioConfig, generator: torch.Generator) -> dict[str, Tensor]:
-    """Fan-in scaling, as the tiny backbone's; biases 0."""
+def _adaptor(config: Qwen2AudioConfig, spread: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Fan-in scaling to the `spread` of the text embeddings, among which the decoder reads the output; biases 0."""
     fan_in, fan_out = config.audio_config.d_model, config.text_config.hidden_size
     name = "model.multi_modal_projector.linear"
-    weight = torch.randn(fan_out, fan_in, generator=generator) / fan_in**0.5
+    weight = torch.randn(fan_out, fan_in, generator=generator) * spread / fan_in**0.5
     return {f"{name}.weight": weight, f"{name}.bias": torch.zeros(fan_out)}
 
 

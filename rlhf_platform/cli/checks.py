@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from rewards.plugin import check_rewards, resolve
-from rlhf_platform.data.manifest import check_splits, read_manifest
+from rlhf_platform.data.manifest import check_durations, check_splits, read_manifest
 from rlhf_platform.errors import PlatformError, RecipeError
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.schema import Recipe
@@ -49,6 +49,8 @@ def _manifest(recipe: Recipe) -> list[str]:
         rows = read_manifest(data.manifest)
         for learnt in {data.train_split, data.rl_split}:
             check_splits(rows, learnt, data.eval_split)
+        used = {data.train_split, data.rl_split, data.eval_split}
+        check_durations([row for row in rows if row.split in used], recipe.backbone.window)
     except PlatformError as error:
         return [f"data.manifest: {line}" for line in str(error).splitlines()]
     return []

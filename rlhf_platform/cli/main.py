@@ -113,7 +113,7 @@ def validate(
 
 @data_app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits or recorded.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to build it in.")],
 ) -> None:
     """Make a demo data set: audio files and a manifest.

@@ -118,6 +118,13 @@ def of_split(rows: Sequence[Row], split: str) -> list[Row]:
     return chosen
 
 
+def check_durations(rows: Sequence[Row], window: float) -> None:
+    """Raises one `DataError` as `read_manifest` when rows state more than `window` seconds; decodes nothing."""
+    problems = [(row.number, _too_long(row, row.duration, window)) for row in rows if row.duration > window]
+    if problems:
+        _raise_if_any(rows[0].manifest, problems, "have clips that are too long")
+
+
 def check_audio(
     rows: Sequence[Row], window: float, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> None:
@@ -231,8 +238,12 @@ def _audio_problem(row: Row, window: float) -> str | None:
     if abs(duration - row.duration) > DURATION_TOLERANCE:
         return f"duration {row.duration:g} s, but {row.audio.name} lasts {duration:.3f} s"
     if duration > window:
-        return f"{row.audio.name} lasts {duration:.3f} s, longer than the window of {window:g} s"
+        return _too_long(row, duration, window)
     return None
+
+
+def _too_long(row: Row, duration: float, window: float) -> str:
+    return f"{row.audio.name} lasts {duration:.3f} s, longer than the window of {window:g} s"
 
 
 def _raise_if_any(path: Path, problems: Sequence[tuple[int, str]], what: str) -> None:

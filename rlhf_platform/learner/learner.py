@@ -163,8 +163,7 @@ class Learner:
         parameters = list(self._policy.model.parameters())
         with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
             if self._rendezvous.rank == 0:
-                save = save_merged if self._lora.rank else type(self._adapter).save
-                save(self._adapter, self._policy.model, path)
+                save_merged(self._adapter, self._policy.model, path)
         torch.distributed.barrier()
 
     @torch.no_grad()

@@ -1,24 +1,34 @@
-"""The warm start: supervised training on transcripts with TRL's SFTTrainer on DeepSpeed, one rank."""
+"""The warm start: supervised training on transcripts with TRL's SFTTrainer on DeepSpeed, one rank.
+
+In one stage or two: `align` teaches a new adaptor alone, `sft` teaches the rest.
+"""
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, make_batch
 from policies.load import load_adapter
+from policies.lora import add_lora, is_lora, save_merged
+from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, join_process_group
-from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.recipe.schema import Recipe, SFTConfig
 from rlhf_platform.types import Prompt
 
 Progress = Callable[[int, float], None]
 """Called with the optimiser step reached and the loss there."""
+Stage = Literal["align", "sft"]
+"""A stage of the warm start, by the section of the recipe that describes it."""
+STAGES: tuple[Stage, ...] = ("align", "sft")
+"""In the order in which they run."""
 
 _SHORTEST = 0.2
 """Where the curriculum starts: the shortest fifth of the clips."""
@@ -81,22 +91,51 @@ def spec_augment(features: Tensor, mask: Tensor, bands: int = 2, widest: float =
     return features
 
 
+def section_of(recipe: Recipe, stage: Stage) -> SFTConfig:
+    """The keys of a stage."""
+    return recipe.align if stage == "align" else recipe.sft
+
+
+def freeze(adapter: PolicyAdapter, model: PreTrainedModel, stage: Stage, section: SFTConfig) -> None:
+    """Leave trainable what the stage teaches: the adaptor; LoRA and the adaptor; or all, maybe but for the encoder.
+
+    LoRA is put in here. Raises RecipeError when nothing is left, and what `add_lora` raises.
+    """
+    # Some are never learnt, as the sinusoids of an encoder's positions.
+    learnable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if section.lora.rank:
+        add_lora(adapter, model, section.lora, f"{stage}.lora", section.seed)
+    adaptor_alone = stage == "align" or section.lora.rank > 0
+    for name, parameter in model.named_parameters():
+        frozen_encoder = section.freeze_encoder and adapter.is_encoder(name)
+        wanted = adapter.is_adaptor(name) if adaptor_alone else not frozen_encoder
+        parameter.requires_grad_(is_lora(name) or (wanted and name in learnable))
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RecipeError(
+            f"{stage}.steps is {section.steps}: this backbone has no adaptor between encoder and decoder to be taught "
+            "by itself; set it to 0"
+        )
+
+
 def warm_start(
     recipe: Recipe,
+    stage: Stage,
     model: Path | str,
     prompts: Sequence[Prompt],
     rendezvous: Rendezvous,
     out: Path,
     report: Progress,
 ) -> None:
-    """Train `recipe.sft.steps` steps from the checkpoint `model` and write the result to `out` (rank 0)."""
+    """Run a stage from the checkpoint `model` and write the result to `out` (rank 0). Raises what `freeze` raises."""
     join_process_group(rendezvous)
     import deepspeed
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from trl import SFTConfig as TrainerConfig
+    from trl import SFTTrainer
 
-    sft = recipe.sft
+    sft = section_of(recipe, stage)
     torch.manual_seed(sft.seed)
     adapter = load_adapter(recipe.backbone.adapter, model)
     order = clip_order([p.duration for p in prompts], sft.steps * sft.batch_size, sft.curriculum, sft.seed)
@@ -107,7 +146,7 @@ def warm_start(
                 report(state.global_step, float(logs["loss"]))
 
     on_cpu = not torch.cuda.is_available()
-    args = SFTConfig(
+    args = TrainerConfig(
         output_dir=str(out.parent / f"{out.name}.trainer"),
         max_steps=sft.steps,
         per_device_train_batch_size=sft.batch_size // rendezvous.world_size,
@@ -137,8 +176,10 @@ def warm_start(
         dataloader_pin_memory=not on_cpu,
         seed=sft.seed,
     )
+    learner = adapter.load_model(getattr(torch, recipe.backbone.dtype))
+    freeze(adapter, learner, stage, sft)
     trainer = SFTTrainer(
-        model=adapter.load_model(getattr(torch, recipe.backbone.dtype)),
+        model=learner,
         args=args,
         train_dataset=Dataset.from_dict({"row": order}),
         data_collator=TranscriptCollator(adapter, prompts, sft.spec_augment),
@@ -148,7 +189,7 @@ def warm_start(
     trainer.train()
     trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
     # At ZeRO 3 a rank holds a part of each weight: saved as it is, the checkpoint would be empty.
-    stage = recipe.learner.zero_stage
-    with deepspeed.zero.GatheredParameters(list(trained.parameters()), enabled=stage == 3):
+    with deepspeed.zero.GatheredParameters(list(trained.parameters()), enabled=recipe.learner.zero_stage == 3):
+        unset_hf_deepspeed_config()  # or a checkpoint that LoRA is merged into would be split as it is loaded
         if rendezvous.rank == 0:
-            adapter.save(trained, out)
+            save_merged(adapter, trained, out)

@@ -7,18 +7,19 @@ import ray
 import torch
 
 from rlhf_platform.learner.learner import Rendezvous, free_port
-from rlhf_platform.learner.sft import warm_start
+from rlhf_platform.learner.sft import Stage, section_of, warm_start
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Prompt
 
 
 @ray.remote
 class SFTWorker:
-    """One rank. Needs `max_concurrency=2`: `progress` answers while `run` runs."""
+    """One rank of one stage. Needs `max_concurrency=2`: `progress` answers while `run` runs."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        torch.set_num_threads(recipe.sft.cpus)
-        self._recipe = recipe
+    def __init__(self, recipe: Recipe, stage: Stage) -> None:
+        self._recipe, self._stage = recipe, stage
+        self._cpus = section_of(recipe, stage).cpus
+        torch.set_num_threads(self._cpus)
         self._progress = (0, float("nan"))
 
     def rendezvous_address(self) -> tuple[str, int]:
@@ -34,5 +35,5 @@ class SFTWorker:
         def report(step: int, loss: float) -> None:
             self._progress = (step, loss)
 
-        torch.set_num_threads(self._recipe.sft.cpus)
-        warm_start(self._recipe, model, prompts, rendezvous, Path(out), report)
+        torch.set_num_threads(self._cpus)
+        warm_start(self._recipe, self._stage, model, prompts, rendezvous, Path(out), report)

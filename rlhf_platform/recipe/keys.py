@@ -79,8 +79,11 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 
 def nearest_key(name: str, section: Any, prefix: str) -> str | None:
-    """The full name of the key meant by `name`: one of its section, else a like-named one anywhere."""
-    sibling = nearest(name, list(keys_of(section)))
+    """The full name of the key meant by `name`: one of its section (`lr`: learning_rate), else a like-named one."""
+    siblings = list(keys_of(section))
+    shortened = ["".join(word[0] for word in key.split("_")) for key in siblings]
+    abbreviates = len(name) > 1 and name in shortened
+    sibling = siblings[shortened.index(name)] if abbreviates else nearest(name, siblings)
     if sibling:
         return prefix + sibling
     by_last = {full.rpartition(".")[2]: full for full in reversed(list(every_key()))}

@@ -73,7 +73,7 @@ class DataConfig:
 
     manifest: str | None = None
     """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
-    demo: str | None = key(None, choices=(None, "digits"))
+    demo: str | None = key(None, choices=(None, "digits", "recorded"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     train_split: str = "train"
     """The `split` of the rows that the warm start learns from."""
@@ -103,7 +103,7 @@ class SFTConfig:
     """Warm start: supervised training on transcripts (TRL on DeepSpeed), cached by recipe, data and code."""
 
     steps: int = key(0, at_least=0)
-    """Optimiser steps; 0 starts RL from the backbone as it is."""
+    """Optimiser steps; 0 leaves this stage out."""
     batch_size: int = key(32, at_least=1)
     """Clips per step."""
     learning_rate: float = key(1e-3, above=0.0, at_most=1.0)
@@ -256,9 +256,6 @@ class ClusterConfig:
     """A running Ray: `auto`, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else one of its own."""
     cpus: int = key(2, at_least=1)
     """Cores of the local cluster."""
-    colocated: bool = False
-    """Rollout and learner take turns on the same cores instead of keeping some each: every phase has all of them.
-    Right for one machine on which the two never work at once."""
     connect_timeout: float = key(30.0, above=0.0)
     """Seconds for a Ray address to answer."""
     start_timeout: float = key(300.0, above=0.0)
@@ -301,6 +298,9 @@ class Recipe:
     """Where prompts come from."""
     sft: SFTConfig = field(default_factory=SFTConfig)
     """The warm start."""
+    align: SFTConfig = field(default_factory=SFTConfig)
+    """Before `sft`: the adaptor between encoder and decoder learns by itself, on the same clips, with all else frozen.
+    For a backbone whose adaptor is new, as that of `backbone.build: small`."""
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     """How rewards become a gradient."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

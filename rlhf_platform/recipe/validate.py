@@ -11,7 +11,7 @@ from typing import Any
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.keys import keys_of, nearest
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.schema import BUILDS, Recipe, RewardConfig
+from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe, RewardConfig
 
 AUDIO_TOKENS_PER_SECOND = 13
 """Positions that one second of audio takes in the tiny backbone's decoder."""
@@ -32,7 +32,16 @@ def problems(loaded: LoadedRecipe) -> list[str]:
     out_of_bounds = list(_bounds(recipe, ""))
     # The arithmetic below divides by sizes, so it waits until they are within their bounds.
     related = [] if out_of_bounds else [*_batches(recipe), *_cores(recipe), *_tiny(recipe)]
-    return [*out_of_bounds, *_name(recipe), *_data(recipe), *_backbone(recipe), *_rewards(recipe), *_sampling(recipe), *related]
+    return [
+        *out_of_bounds,
+        *_name(recipe),
+        *_data(recipe),
+        *_backbone(recipe),
+        *_rewards(recipe),
+        *_sampling(recipe),
+        *_lora(recipe),
+        *related,
+    ]
 
 
 def reward_name(reward: RewardConfig) -> str:
@@ -161,6 +170,28 @@ def _sampling(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _lora(recipe: Recipe) -> Iterator[str]:
+    """Keys of LoRA that would have no effect, and what LoRA leaves no room for."""
+    for name, lora in (("align", recipe.align.lora), ("sft", recipe.sft.lora), ("learner", recipe.learner.lora)):
+        idle = [key for key in ("alpha", "targets") if getattr(lora, key) != getattr(LoraConfig(), key)]
+        if lora.rank == 0 and idle:
+            yield (
+                f"{name}.lora.rank is 0: {name}.lora.{idle[0]}={getattr(lora, idle[0])} has no effect without LoRA; "
+                "set the rank, for example to 16, or leave the other out"
+            )
+    if recipe.align.lora.rank > 0:
+        yield (
+            f"align.lora.rank is {recipe.align.lora.rank}: this stage teaches the adaptor alone, allowed only 0; "
+            "set sft.lora.rank for the stage after it"
+        )
+    rank = recipe.learner.lora.rank
+    if rank > 0 and not recipe.learner.freeze_encoder:
+        yield (
+            f"learner.freeze_encoder is false: with learner.lora.rank={rank} LoRA alone learns; set it to true, or "
+            "learner.lora.rank to 0"
+        )
+
+
 def _batches(recipe: Recipe) -> Iterator[str]:
     prompts, group = recipe.rollout.prompts_per_step, recipe.algorithm.group_size
     workers, parts = recipe.rollout.workers, recipe.learner.workers * recipe.algorithm.minibatches
@@ -180,23 +211,23 @@ def _batches(recipe: Recipe) -> Iterator[str]:
 def _cores(recipe: Recipe) -> Iterator[str]:
     """On a local cluster the cores that rollout and learner reserve must fit together.
 
-    Each keeps its cores for the whole run unless `cluster.colocated` lets them take turns. Reward workers need a
-    fraction of a core each, which the local cluster gets on top.
+    Their phases alternate, yet each keeps its cores for the whole run: two busy actors on one core take
+    several times as long. Reward workers need a fraction of a core each, which the local cluster gets on top.
     """
     rollout, learner = recipe.rollout, recipe.learner
-    kept = rollout.workers * rollout.cpus, learner.workers * learner.cpus
-    needed = max(kept) if recipe.cluster.colocated else sum(kept)
-    warm = learner.workers * recipe.sft.cpus
-    if uses_local_cluster(recipe) and recipe.sft.steps > 0 and warm > recipe.cluster.cpus:
-        yield (
-            f"sft.cpus is {recipe.sft.cpus}: the warm start keeps {learner.workers} x {recipe.sft.cpus} cores, "
-            f"cluster.cpus is {recipe.cluster.cpus}; lower sft.cpus or learner.workers, or raise cluster.cpus"
-        )
+    needed = rollout.workers * rollout.cpus + learner.workers * learner.cpus
+    for stage, section in (("align", recipe.align), ("sft", recipe.sft)):
+        warm = learner.workers * section.cpus
+        if uses_local_cluster(recipe) and section.steps > 0 and warm > recipe.cluster.cpus:
+            yield (
+                f"{stage}.cpus is {section.cpus}: the warm start keeps {learner.workers} x {section.cpus} cores, "
+                f"cluster.cpus is {recipe.cluster.cpus}; lower {stage}.cpus or learner.workers, or raise cluster.cpus"
+            )
     if uses_local_cluster(recipe) and needed > recipe.cluster.cpus:
         yield (
             f"cluster.cpus is {recipe.cluster.cpus}: rollout keeps {rollout.workers} x {rollout.cpus} cores "
-            f"and learner {learner.workers} x {learner.cpus}, needed {needed}; raise it to {needed}, lower "
-            "workers or cpus of either, set cluster.colocated=true to let them take turns, or name a cluster.address"
+            f"and learner {learner.workers} x {learner.cpus}, together {needed}; raise it to {needed}, lower "
+            "workers or cpus of either, or name a cluster.address"
         )
 
 
@@ -232,8 +263,9 @@ def describe(loaded: LoadedRecipe) -> str:
     recipe = loaded.recipe
     samples = recipe.rollout.prompts_per_step * recipe.algorithm.group_size
     rewards = " + ".join(f"{reward.weight:g} x {reward_name(reward)}" for reward in recipe.rewards)
+    align = f"{recipe.align.steps} steps for the adaptor, then " if recipe.align.steps else ""
     return (
-        f"{recipe.name}: {recipe.sft.steps} steps of warm start, then {recipe.steps} steps of "
+        f"{recipe.name}: {align}{recipe.sft.steps} steps of warm start, then {recipe.steps} steps of "
         f"{recipe.algorithm.type} on {samples} samples ({recipe.rollout.prompts_per_step} prompts x "
         f"{recipe.algorithm.group_size}), reward {rewards}"
     )

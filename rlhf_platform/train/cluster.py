@@ -100,7 +100,6 @@ class Placement:
     def options(self, bundle: int, cpus: float) -> dict[str, Any]:
         """Options of the actor in `bundle`: its cores, and threads to match them."""
         return actor_options(cpus) | {
-            "num_cpus": self.group.bundle_specs[bundle]["CPU"],
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
         }
 
@@ -116,11 +115,9 @@ def actor_options(cpus: float) -> dict[str, Any]:
 def placed(recipe: Recipe) -> Iterator[Placement]:
     """Reserve the cores of all RL actors at once. Raises WaitTimeout when the cluster does not grant them."""
     rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
-    # Actors that take turns reserve half of what they compute on.
-    share = 0.5 if recipe.cluster.colocated else 1.0
     bundles = (
-        [{"CPU": share * rollout.cpus}] * rollout.workers
-        + [{"CPU": share * learner.cpus}] * learner.workers
+        [{"CPU": float(rollout.cpus)}] * rollout.workers
+        + [{"CPU": float(learner.cpus)}] * learner.workers
         + [{"CPU": float(scoring.cpus)}] * scoring.workers
     )
     group = placement_group(bundles, strategy="PACK")

@@ -20,12 +20,16 @@ from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 from rlhf_platform.errors import RecipeError, WaitTimeout
 from rlhf_platform.learner.learner import Rendezvous, prepare_deepspeed
+from rlhf_platform.learner.sft import STAGES, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.types import Prompt
+
+_STAGE_NAMES: dict[Stage, str] = {"align": "adaptor", "sft": "warm start"}
+"""As a person is told of them."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,18 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
     model = _windowed(recipe, recipe.backbone.path or _built(recipe, data, display), display)
-    if recipe.sft.steps == 0:
-        return model
-    path = Path(recipe.cache_dir, "warm_start", _digest(recipe, data.digest)).resolve()
-    if path.is_dir():
-        display.line(f"warm start: skipped, {path} was made by the same recipe, data and code")
-        return path
-    with _made_whole(path) as draft:
-        _train_warm_start(recipe, model, data.train, draft, display)
-    display.line(f"warm start: kept in {path}")
-    return path
+    stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
+    for number, stage in enumerate(stages, start=1):
+        name = _STAGE_NAMES[stage]
+        path = Path(recipe.cache_dir, "warm_start", _digest(recipe, stages[:number], data.digest)).resolve()
+        if path.is_dir():
+            display.line(f"{name}: skipped, {path} was made by the same recipe, data and code")
+        else:
+            with _made_whole(path) as draft:
+                _train(recipe, stage, model, data.train, draft, display)
+            display.line(f"{name}: kept in {path}")
+        model = path
+    return model
 
 
 def _built(recipe: Recipe, data: Data, display: Display) -> Path:
@@ -111,34 +117,36 @@ def _windowed(recipe: Recipe, model: Path | str, display: Display) -> Path | str
     return path
 
 
-def _train_warm_start(
-    recipe: Recipe, model: Path | str, prompts: Sequence[Prompt], out: Path, display: Display
+def _train(
+    recipe: Recipe, stage: Stage, model: Path | str, prompts: Sequence[Prompt], out: Path, display: Display
 ) -> None:
-    """Run the SFT on as many ranks as the learner will have, one actor each; they are gone afterwards."""
+    """Run a stage on as many ranks as the learner will have, one actor each; they are gone afterwards."""
     timeout = recipe.cluster.start_timeout
-    options = actor_options(recipe.sft.cpus)
+    name, section = _STAGE_NAMES[stage], section_of(recipe, stage)
+    options = actor_options(section.cpus)
     actor: Any = SFTWorker  # mypy does not see what `ray.remote` makes of a class
-    workers = [actor.options(max_concurrency=2, **options).remote(recipe) for _ in range(recipe.learner.workers)]
+    actor = actor.options(max_concurrency=2, **options)
+    workers = [actor.remote(recipe, stage) for _ in range(recipe.learner.workers)]
     host, port = wait(workers[0].rendezvous_address.remote(), "SFT worker 0", "start", timeout)
     prompts_ref = ray.put(list(prompts))
     done = [
         worker.run.remote(str(model), prompts_ref, Rendezvous(rank, len(workers), host, port, timeout), str(out))
         for rank, worker in enumerate(workers)
     ]
-    with display.phase("warm start", recipe.sft.steps) as phase:
+    with display.phase(name, section.steps) as phase:
         reached, quiet = -1, 0.0
         while len(ray.wait(done, num_returns=len(done), timeout=1.0)[0]) < len(done):
             step, loss = wait(workers[0].progress.remote(), "SFT worker 0", "report", timeout)
             quiet = 0.0 if step > reached else quiet + 1.0
             if quiet > recipe.cluster.step_timeout:
-                raise WaitTimeout("the run", f"step {step + 1} of the warm start", quiet, "raise cluster.step_timeout")
+                raise WaitTimeout("the run", f"step {step + 1} of the {name}", quiet, "raise cluster.step_timeout")
             if step > reached:
                 phase.update(step, f"loss {loss:.3f}" if step else "loading")
             reached = step
             if any(ray.wait([ref], timeout=0)[0] for ref in done):
                 break
         wait(done, "the SFT workers", "finish", recipe.cluster.step_timeout)
-        phase.update(recipe.sft.steps)
+        phase.update(section.steps)
     for worker in workers:
         ray.kill(worker)
 
@@ -156,11 +164,11 @@ def _made_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _digest(recipe: Recipe, data: str) -> str:
-    """Key of a warm start: everything that decides its weights."""
+def _digest(recipe: Recipe, stages: Sequence[Stage], data: str) -> str:
+    """Key of a checkpoint after some stages: everything that decides its weights."""
     parts = [
         asdict(recipe.backbone),
-        asdict(recipe.sft),
+        {stage: asdict(section_of(recipe, stage)) for stage in stages},
         recipe.learner.workers,
         recipe.learner.zero_stage,
         data,
@@ -173,7 +181,8 @@ def _code_version() -> str:
     packages = Path(policies.__file__).parent, Path(rlhf_platform.__file__).parent
     files = sorted(packages[0].rglob("*.py"))
     files += sorted(f for part in ("learner", "data") for f in (packages[1] / part).glob("*.py"))
-    libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl", "deepspeed")]
+    used = ("torch", "transformers", "trl", "deepspeed", "peft")
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in used]
     return _hash([hashlib.sha256(f.read_bytes()).hexdigest() for f in files] + libraries)
 
 

@@ -72,16 +72,18 @@ def _run(loaded: LoadedRecipe, folder: RunDir, display: Display, wandb: WandbLog
                 phase.update(result.step, step_numbers(result.metrics), always=True)
                 largest = max(largest, result.metrics["logprob_diff_max"], result.metrics["probe_diff_max"])
 
-        folder.status(phase="evaluate after")
-        after = _evaluate("after RL", team, data.evaluation, folder, display, wandb, step=recipe.steps)
-        wandb.comparison(recipe.steps, data.evaluation, before, after)
+        after = before
+        if recipe.steps:
+            folder.status(phase="evaluate after")
+            after = _evaluate("after RL", team, data.evaluation, folder, display, wandb, step=recipe.steps)
+            wandb.comparison(recipe.steps, data.evaluation, before, after)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
         served = _prove_checkpoint(recipe, team, folder.checkpoint, probe)
         display.line(
             f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
         )
-    _report(recipe, before, after, max(largest, served), folder, display)
+    _report(recipe, str(model), before, after, max(largest, served), folder, display)
 
 
 def _evaluate(
@@ -116,7 +118,7 @@ def _prove_checkpoint(recipe: Recipe, team: Team, path: Path, probe: Sequence[Pr
 
 
 def _report(
-    recipe: Recipe, before: EvalResult, after: EvalResult, largest: float, folder: RunDir, display: Display
+    recipe: Recipe, start: str, before: EvalResult, after: EvalResult, largest: float, folder: RunDir, display: Display
 ) -> None:
     config = recipe.evaluation
     rows = compare([before], [after], resamples=config.bootstrap_samples, confidence=config.confidence)
@@ -127,6 +129,7 @@ def _report(
     folder.write("examples.md", examples(before, after, count=20))
     difference = rows[0].difference
     results = {
+        "start_checkpoint": start,
         "wer_before": before.total.wer,
         "wer_after": after.total.wer,
         "wer_difference": difference.point,

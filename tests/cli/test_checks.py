@@ -57,6 +57,19 @@ def test_bad_rows_of_the_manifest_are_told_beside_other_problems() -> None:
     assert "row 1" in "".join(found[1:])
 
 
+def test_clips_longer_than_the_window_are_refused_before_anything_is_decoded() -> None:
+    row = {"text": "hello there", "language": "en", "speaker": "a", "duration": 7.5, "licence": "CC0"}
+    Path("x.wav").write_bytes(b"never read")
+    texts = {"train": "hello there", "heldout": "good night", "spare": "not used"}
+    rows = [row | {"audio": "x.wav", "id": s, "split": s, "text": text} for s, text in texts.items()]
+    Path("m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = refusals("data.demo=null", "data.manifest=m.jsonl", "backbone.window=5")
+    assert [line.rpartition(": ")[2] for line in found] == [
+        "2 rows have clips that are too long",
+        *["x.wav lasts 7.500 s, longer than the window of 5 s"] * 2,
+    ]
+
+
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
     Path("empty").mkdir()
     assert refusals("backbone.path=./gone") == [

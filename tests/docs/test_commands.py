@@ -27,6 +27,8 @@ from rlhf_platform.cli.main import app
 from rlhf_platform.data import demo
 from rlhf_platform.data.digits import Plan, build_digits
 from rlhf_platform.data.manifest import Row, write_manifest
+from rlhf_platform.data.prompts import Plan as PromptsPlan
+from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +80,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory like a user's, with the repository's recipes and a small manifest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    shutil.copytree(ROOT / "recipes", "recipes", ignore=shutil.ignore_patterns("__pycache__", "*.flac"))
+    shutil.copytree(ROOT / "recipes", "recipes", ignore=shutil.ignore_patterns("__pycache__", "*.flac", "*.zip"))
     shutil.copytree(ROOT / "docs", "docs")
     sf.write("clip.wav", np.zeros(8_000, np.int16), 16_000)
     for number, name in enumerate(("my.jsonl", "clips.jsonl", "my/manifest.jsonl")):
@@ -101,6 +103,7 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`rlhf ...` for real, but `run` as `validate`: tests/e2e/test_asr_quickstart.py runs the quickstart for real,
     with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips."""
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
+    monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
     arguments = ["validate" if argument == "run" else argument for argument in arguments]
     bare = not any(argument not in ("validate", "data", "build", "check") for argument in arguments)
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)

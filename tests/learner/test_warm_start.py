@@ -1,4 +1,4 @@
-"""The real TRL trainer on DeepSpeed, two ranks: what it saves is a whole model, at ZeRO 3 too."""
+"""The real TRL trainer on DeepSpeed: each stage moves what it is to move, what it saves is whole, at ZeRO 3 too."""
 
 from pathlib import Path
 
@@ -7,32 +7,97 @@ import torch
 import torch.multiprocessing as mp
 
 from policies.load import load_adapter
+from policies.lora import has_lora
+from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner import sft
 from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, free_port
-from rlhf_platform.recipe.schema import LearnerConfig, Recipe, SFTConfig
+from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe, SFTConfig
 from rlhf_platform.types import Prompt
+from tests.layouts import LAYOUTS
 
 
-def _train(rank: int, port: int, stage: int, model: Path, clips: list[Prompt], out: Path) -> None:
+def _train(rank: int, port: int, recipe: Recipe, stage: sft.Stage, model: Path, clips: list[Prompt], out: Path) -> None:
     torch.set_num_threads(1)
+    losses: list[float] = []
     # DeepSpeed leaves parameters as small as these whole at ZeRO 3 unless told otherwise.
-    split = {"zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0}}
+    split = {"zero_optimization": {"stage": recipe.learner.zero_stage, "stage3_param_persistence_threshold": 0}}
     sft.deepspeed_config = lambda learner, dtype: deepspeed_config(learner, dtype) | split
-    recipe = Recipe(name="test", sft=SFTConfig(steps=2, batch_size=4, warmup_steps=0, learning_rate=1e-3))
-    recipe.learner = LearnerConfig(workers=2, zero_stage=stage)
-    sft.warm_start(recipe, model, clips, Rendezvous(rank, 2, "127.0.0.1", port, 120), out, lambda step, loss: None)
+    meeting = Rendezvous(rank, recipe.learner.workers, "127.0.0.1", port, 120)
+    sft.warm_start(recipe, stage, model, clips, meeting, out, lambda step, loss: losses.append(loss))
+    if rank == 0:
+        torch.save(losses, out / "losses.pt")
     torch.distributed.destroy_process_group()
+
+
+def run(recipe: Recipe, stage: sft.Stage, model: Path, clips: list[Prompt], out: Path) -> list[float]:
+    """A stage in processes of its own, as the actors are; the losses that it reports, one for ten steps."""
+    arguments = (free_port(), recipe, stage, model, clips, out)
+    mp.spawn(_train, arguments, nprocs=recipe.learner.workers, join=True)
+    return list(torch.load(out / "losses.pt"))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {n: p.detach() for n, p in load_adapter("qwen3_asr", path).load_model(torch.float32).named_parameters()}
+
+
+def moved_between(start: Path, end: Path) -> set[str]:
+    """Names of the weights that differ; the checkpoints have the same weights otherwise."""
+    before, after = weights(start), weights(end)
+    assert {name: p.shape for name, p in after.items()} == {name: p.shape for name, p in before.items()}
+    largest = max(float((p - before[name]).abs().max()) for name, p in after.items())
+    assert largest < 0.5  # some steps away, not drawn anew
+    return {name for name, p in after.items() if not torch.equal(p, before[name])}
+
+
+def some_steps(steps: int, **section: object) -> SFTConfig:
+    return SFTConfig(steps=steps, batch_size=4, warmup_steps=0, **({"learning_rate": 1e-3} | section))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stage", [0, 3])
 def test_the_saved_warm_start_is_whole_and_has_moved(
     stage: int, tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
 ) -> None:
-    mp.spawn(_train, (free_port(), stage, tiny_checkpoint, clips, tmp_path / "out"), nprocs=2, join=True)
-    start = dict(load_adapter("qwen3_asr", tiny_checkpoint).load_model(torch.float32).named_parameters())
-    saved = dict(load_adapter("qwen3_asr", tmp_path / "out").load_model(torch.float32).named_parameters())
-    assert {name: p.shape for name, p in saved.items()} == {name: p.shape for name, p in start.items()}
-    moved = [name for name, p in saved.items() if not torch.equal(p, start[name])]
-    assert len(moved) > 0.9 * len(start)
-    largest = max(float((p - start[name]).abs().max()) for name, p in saved.items())
-    assert largest < 0.05  # two small steps away, not drawn anew
+    recipe = Recipe(name="test", sft=some_steps(2), learner=LearnerConfig(workers=2, zero_stage=stage))
+    run(recipe, "sft", tiny_checkpoint, clips, tmp_path / "out")
+    assert len(moved_between(tiny_checkpoint, tmp_path / "out")) > 0.9 * len(weights(tiny_checkpoint))
+
+
+def test_align_teaches_the_adaptor_and_nothing_else(tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path) -> None:
+    recipe = Recipe(name="test", align=some_steps(40, learning_rate=1e-2))
+    losses = run(recipe, "align", tiny_checkpoint, clips, tmp_path / "out")
+    assert losses[-1] < 0.9 * losses[0]
+    adapter = load_adapter("qwen3_asr", tiny_checkpoint)
+    adaptor = {name for name in weights(tiny_checkpoint) if adapter.is_adaptor(name)}
+    assert moved_between(tiny_checkpoint, tmp_path / "out") == adaptor != set()
+
+
+def test_a_frozen_encoder_stays_and_all_else_learns(tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path) -> None:
+    run(Recipe(name="test", sft=some_steps(2, freeze_encoder=True)), "sft", tiny_checkpoint, clips, tmp_path / "out")
+    adapter = load_adapter("qwen3_asr", tiny_checkpoint)
+    moved = moved_between(tiny_checkpoint, tmp_path / "out")
+    assert not any(adapter.is_encoder(name) for name in moved)
+    assert len(moved) > 0.9 * sum(not adapter.is_encoder(name) for name in weights(tiny_checkpoint))
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_with_lora_its_layers_and_the_adaptor_move_and_a_plain_checkpoint_is_saved(
+    stage: int, tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
+) -> None:
+    recipe = Recipe(name="test", sft=some_steps(3, lora=LoraConfig(rank=2)))
+    recipe.learner = LearnerConfig(workers=2, zero_stage=stage)
+    run(recipe, "sft", tiny_checkpoint, clips, tmp_path / "out")
+    adapter = load_adapter("qwen3_asr", tmp_path / "out")
+    assert not has_lora(adapter.load_model(torch.float32))
+    moved = moved_between(tiny_checkpoint, tmp_path / "out")
+    adaptor = {name for name in weights(tiny_checkpoint) if adapter.is_adaptor(name)}
+    layers = {name.rpartition(".")[0].rpartition(".")[2] for name in moved - adaptor}
+    assert adaptor <= moved
+    assert layers == set(adapter.lora_targets)
+    assert not any(adapter.is_encoder(name) for name in moved)
+
+
+def test_a_layout_without_an_adaptor_cannot_be_aligned(tmp_path: Path) -> None:
+    LAYOUTS["whisper"].build(tmp_path, True)
+    adapter = load_adapter("whisper", tmp_path)
+    with pytest.raises(RecipeError, match=r"^align\.steps is 7: this backbone has no adaptor .*; set it to 0$"):
+        sft.freeze(adapter, adapter.load_model(torch.float32), "align", SFTConfig(steps=7))

@@ -1,0 +1,102 @@
+"""What chat layouts share in which the audio stands among the tokens of a user turn."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from policies.adapter import PolicyAdapter, put_audio
+from policies.batch import EncodedPrompt, PolicyBatch
+from policies.checks import check_sample_rate, check_tokens
+from rlhf_platform.data.audio import load_audio
+from rlhf_platform.types import Prompt
+
+INSTRUCTION = "Transcribe the audio into text."
+_TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"
+
+
+class ChatAdapter(PolicyAdapter):
+    """ChatML turns; one token per audio position, which the processor puts in for the one that the layout has."""
+
+    layout: ClassVar[str]
+    """The prompt, with `{audio}` where the marks and the placeholder of the audio go."""
+    processor: Any
+
+    def _take(self, processor: ProcessorMixin, path: str) -> None:
+        """Take tokenizer and rate of the checkpoint's processor. Raises RecipeError when they do not fit."""
+        self.path = path
+        self.processor = processor
+        self.tokenizer = self.processor.tokenizer
+        self.sample_rate = self.processor.feature_extractor.sampling_rate
+        marks = (self.processor.audio_bos_token, self.processor.audio_token, self.processor.audio_eos_token)
+        check_sample_rate(path, self.sample_rate)
+        check_tokens(path, self.tokenizer, (_TURN_START, _TURN_END, *marks))
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = _TURN_END
+        self._placeholder = self.tokenizer.convert_tokens_to_ids(self.processor.audio_token)
+        self._turn_end = self.tokenizer.convert_tokens_to_ids(_TURN_END)
+        self._text = self.layout.format(audio="".join(marks))
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        inputs = self.processor(
+            text=[self._text],
+            audio=[load_audio(prompt.audio, self.sample_rate)],
+            sampling_rate=self.sample_rate,
+            return_tensors="pt",
+        )
+        tokens = tuple(inputs["input_ids"][0].tolist())
+        return EncodedPrompt(tokens, inputs["input_features"][0], inputs["feature_attention_mask"][0].long())
+
+    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        return {
+            "prompt_token_ids": self.tokenizer.encode(self._text),
+            "multi_modal_data": {"audio": load_audio(prompt.audio, self.sample_rate)},
+        }
+
+    @abstractmethod
+    def _adapted(self, model: PreTrainedModel, states: Tensor) -> Tensor:
+        """Encoder output (positions, width) as decoder inputs (positions, H)."""
+
+    @abstractmethod
+    def _decoder(self, model: PreTrainedModel) -> Any: ...
+
+    def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        positions = self._adapted(model, torch.cat(list(clips))).split([len(clip) for clip in clips])
+        embeddings = put_audio(model, batch, positions, self._placeholder)
+        decoder = self._decoder(model)
+        return decoder(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+
+    def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
+        features, mask = batch.audio
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "input_features": features,
+            "feature_attention_mask": mask,
+            "labels": labels,
+        }
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        return tuple(sorted({self._turn_end, self.tokenizer.eos_token_id}))
+
+    @cached_property
+    def completion_token_ids(self) -> tuple[int, ...]:
+        pieces = set(self.tokenizer.get_vocab().values()) - set(self.tokenizer.added_tokens_decoder)
+        return tuple(sorted(pieces | set(self.end_token_ids)))
+
+    def completion_text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+    def transcript_tokens(self, text: str) -> tuple[int, ...]:
+        # Base models name another end token, but a turn of this layout ends with its own mark.
+        return (*super().transcript_tokens(text)[:-1], self._turn_end)
+
+
+def pooled_positions(frames: Tensor) -> Tensor:
+    """Audio positions of clips of `frames` mel frames (C,): a convolution of stride 2, then pairs are averaged."""
+    return ((frames - 1) // 2 + 1 - 2) // 2 + 1

@@ -1,0 +1,118 @@
+"""Decoder language models over codec tokens: text in, speech out as the tokens of an audio codec. No encoder.
+
+Llama and Qwen checkpoints as Transformers saves them, with `policies.tokenizer.audio_slot` names in the vocabulary.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from policies.adapter import PolicyAdapter
+from policies.batch import EncodedPrompt, PolicyBatch
+from policies.tokenizer import audio_slot
+from rlhf_platform.errors import DataError, RecipeError
+from rlhf_platform.types import Prompt
+
+_ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+"""vLLM's class by `model_type`."""
+_CONTROLS = ("<|im_start|>", "<|im_end|>", "<|audio_start|>")
+
+
+class CodecLMAdapter(PolicyAdapter):
+    """Prompt: a user turn with the text to speak, and the assistant turn opened with `<|audio_start|>`."""
+
+    model_types = tuple(_ARCHITECTURES)
+    vllm_serves_lora = True
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = str(path)
+        self.vllm_architecture = _ARCHITECTURES[AutoConfig.from_pretrained(self.path).model_type]
+        self.tokenizer = AutoTokenizer.from_pretrained(self.path)
+        vocabulary = self.tokenizer.get_vocab()
+        self._codec: list[int] = []
+        for index in count():
+            if audio_slot(index) not in vocabulary:
+                break
+            self._codec.append(vocabulary[audio_slot(index)])
+        if not self._codec:
+            raise RecipeError(
+                f"backbone.path is {self.path!r}: its vocabulary has no codec tokens ({audio_slot(0)}, ...), so it "
+                "cannot write speech; name a checkpoint that has them"
+            )
+        missing = [name for name in _CONTROLS if name not in vocabulary]
+        if missing:
+            raise RecipeError(
+                f"backbone.path is {self.path!r}: its vocabulary lacks {', '.join(missing)}, which the prompt is "
+                "made of; add them to its tokenizer and resize its embeddings"
+            )
+        self._controls = {name: vocabulary[name] for name in _CONTROLS}
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = "<|im_end|>"
+
+    def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+
+    def save(self, model: PreTrainedModel, path: Path) -> None:
+        model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        start, end, begin = (self._controls[name] for name in _CONTROLS)
+        user = (start, *self._pieces("user\n" + prompt.reference), end)
+        return EncodedPrompt((*user, *self._pieces("\n"), start, *self._pieces("assistant\n"), begin))
+
+    def _pieces(self, text: str) -> list[int]:
+        """Text as text pieces, also what spells a control token: a text to speak cannot end its own turn."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        return {"prompt_token_ids": list(self.encode(prompt).token_ids)}
+
+    def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} hears no audio")
+
+    def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        decoder = model.model
+        return decoder(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+
+    def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
+
+    def is_encoder(self, parameter: str) -> bool:
+        return False
+
+    def vllm_name(self, parameter: str) -> str:
+        return parameter
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        return (self._controls["<|im_end|>"],)
+
+    @cached_property
+    def completion_token_ids(self) -> tuple[int, ...]:
+        return tuple(sorted({*self._codec, *self.end_token_ids}))
+
+    def completion_text(self, tokens: Sequence[int]) -> str:
+        return ""
+
+    def target(self, prompt: Prompt) -> tuple[int, ...]:
+        """The codec tokens of `metadata["codec"]`, a list of codec indices, and the end token.
+
+        Raises DataError when they are missing or none of this vocabulary.
+        """
+        indices = prompt.metadata.get("codec")
+        if not isinstance(indices, list | tuple) or not indices:
+            raise DataError(f"prompt {prompt.id}: metadata has no list of codec indices named codec; encode its clip")
+        for index in indices:
+            if type(index) is not int or not 0 <= index < len(self._codec):
+                raise DataError(
+                    f"prompt {prompt.id}: metadata.codec holds {index!r}: allowed whole numbers 0 to "
+                    f"{len(self._codec) - 1}, the codec tokens of {self.path}"
+                )
+        return (*(self._codec[index] for index in indices), *self.end_token_ids)

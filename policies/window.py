@@ -1,0 +1,36 @@
+"""The window of encoders with a learnt position per 0.02 s: every clip is padded to all of them, none may be longer."""
+
+from typing import Any
+
+from torch import nn
+
+from rlhf_platform.errors import RecipeError
+
+_STRIDE = 2
+"""Mel frames per encoder position."""
+
+
+def covered_seconds(positions: int, extractor: Any) -> float:
+    """Seconds that `positions` of the encoder cover, given the feature extractor's hop and rate."""
+    return float(positions * _STRIDE * extractor.hop_length / extractor.sampling_rate)
+
+
+def check_window(path: str, positions: int, extractor: Any) -> None:
+    """Raises RecipeError when the processor pads clips to another length than the encoder has positions for."""
+    covered = covered_seconds(positions, extractor)
+    if covered != extractor.chunk_length:
+        raise RecipeError(
+            f"backbone.path is {path!r}: its processor pads clips to {extractor.chunk_length:g} s, its encoder has "
+            f"positions for {covered:g} s; mend chunk_length of its feature extractor"
+        )
+
+
+def cut_positions(encoder: Any, extractor: Any, seconds: float) -> None:
+    """Keep the encoder's first positions and let the extractor pad to them. Raises RecipeError for part of a second."""
+    if seconds != int(seconds):
+        raise RecipeError(f"backbone.window is {seconds:g}: this layout's window is whole seconds; {int(seconds) + 1}")
+    learnt = encoder.embed_positions
+    extractor.chunk_length = int(seconds)
+    positions = int(seconds) * extractor.sampling_rate // (_STRIDE * extractor.hop_length)
+    learnt.weight = nn.Parameter(learnt.weight[:positions].clone(), requires_grad=False)
+    learnt.num_embeddings = encoder.config.max_source_positions = positions
