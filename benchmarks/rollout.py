@@ -75,7 +75,9 @@ def without_reuse(engine: RolloutEngine, prompts: Sequence[Prompt], settings: Sa
         del engine._adapter.vllm_prompt
 
 
-def measure(backbone: BackboneConfig, prompts: Sequence[Prompt], settings: SamplingSettings, rounds: int) -> dict[str, float]:
+def measure(
+    backbone: BackboneConfig, prompts: Sequence[Prompt], settings: SamplingSettings, rounds: int
+) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "built"
         build_backbone(backbone, [p.reference for p in prompts], checkpoint)

@@ -4,11 +4,13 @@
     python benchmarks/whisper.py --quick  one shrunken seed, a few minutes: the same keys, no meaning
 
 Supervised tuning learns from the same clips with the same number of updates and the same frozen encoder. `sampled_wer`
-is that of one sample at temperature 1 per held-out clip. The whole run also writes docs/whisper_examples.md.
+is that of one sample at temperature 1 per held-out clip; `digits_spelt` counts "press 1" as "press one", which the
+transcripts write and RL learns too. The whole run also writes docs/whisper_examples.md.
 """
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +19,16 @@ from typing import Any
 import yaml
 from results import ROOT, write_results
 from rich.console import Console
-from runs import Run, run
 
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
 from rlhf_platform.evaluation.report import EvalResult, Row, compare, evaluate, render
+from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
+from runs import Run, run
 
 RECIPE = "asr/whisper_tiny.yaml"
 QUICK = ["rollout.prompts_per_step=2", "evaluation.max_clips=16"]
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PAGE = """# Twenty held-out clips before and after
 
 Written by `python benchmarks/whisper.py` (seed 0): every clip in turn from an even spread over the held-out split, not
@@ -34,7 +38,7 @@ hear the clips without a run: `rlhf data build recorded --out data/recorded`.
 """
 
 
-def sampled(recipe: dict[str, Any], checkpoint: Path | str, prompts: Sequence[Any], label: str) -> EvalResult:
+def sampled(recipe: dict[str, Any], checkpoint: Path | str, prompts: Sequence[Prompt], label: str) -> EvalResult:
     """One sample at temperature 1 of each prompt, by the run's own engine settings."""
     rollout = recipe["rollout"]
     sizes = rollout["max_tokens"], rollout["max_sequences"], rollout["kv_cache_gib"]
@@ -44,8 +48,14 @@ def sampled(recipe: dict[str, Any], checkpoint: Path | str, prompts: Sequence[An
     return evaluate(label, prompts, [s.text for s in samples])
 
 
-def figures_of(rows: dict[str, list[Row]], runs: Sequence[Run], group: str) -> dict[str, Any]:
-    greedy, at_one, supervised = (next(r for r in rows[kind] if r.group == group) for kind in rows)
+def spelt(result: EvalResult, prompts: Sequence[Prompt]) -> EvalResult:
+    """The same hypotheses with each digit written as a word."""
+    texts = (re.sub(r"\d", lambda digit: f" {DIGITS[int(digit[0])]} ", u.hypothesis) for u in result.utterances)
+    return evaluate(result.label, prompts, list(texts))
+
+
+def figures_of(rows: dict[str, list[Row]], group: str) -> dict[str, Any]:
+    greedy, at_one, supervised, words = (next(r for r in rows[kind] if r.group == group) for kind in rows)
     return {
         "wer_before": round(greedy.before.wer, 4),
         "wer_after": round(greedy.after.wer, 4),
@@ -53,18 +63,26 @@ def figures_of(rows: dict[str, list[Row]], runs: Sequence[Run], group: str) -> d
         "sampled_wer_before": round(at_one.before.wer, 4),
         "sampled_wer_after": round(at_one.after.wer, 4),
         "sft_wer": round(supervised.after.wer, 4),
+        "digits_spelt": [round(words.before.wer, 4), round(words.after.wer, 4)],
+        "digits_spelt_diff_ci95": [round(words.difference.low, 4), round(words.difference.high, 4)],
         "sft_diff_ci95": [round(supervised.difference.low, 4), round(supervised.difference.high, 4)],
     }
+
+
+def seed_of(before: EvalResult, run: Run) -> dict[str, Any]:
+    rows = compare([before], [run.evaluation("after")])
+    found = {row.group: [round(limit, 4) for limit in (row.difference.low, row.difference.high)] for row in rows}
+    return {"wer_after": {row.group: round(row.after.wer, 4) for row in rows}, "wer_diff_ci95": found}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one shrunken seed")
     quick: bool = parser.parse_args().quick
-    recipe = yaml.safe_load((ROOT / "recipes" / RECIPE).read_text())
-    steps = 2 if quick else recipe["steps"]
+    steps = 2 if quick else yaml.safe_load((ROOT / "recipes" / RECIPE).read_text())["steps"]
     more = QUICK if quick else []
-    rl, supervised, sampled_after = [], [], []
+    rl: list[Run] = []
+    supervised: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         # A run without RL steps evaluates once, after its supervised tuning: "before RL".
@@ -76,6 +94,7 @@ def main() -> None:
         held_out = [to_prompt(row) for row in of_split(read_manifest(manifest), "heldout")]
         known = {u.prompt_id for u in rl[0].evaluation("before").utterances}
         prompts = [p for p in held_out if p.id in known]
+        recipe = yaml.safe_load((rl[0].folder / "recipe.yaml").read_text())
         sampled_before = sampled(recipe, rl[0].results["start_checkpoint"], prompts, "before RL")
         sampled_after = [sampled(recipe, r.folder / "checkpoint", prompts, "after RL") for r in rl]
         before = rl[0].evaluation("before")
@@ -83,6 +102,7 @@ def main() -> None:
             "greedy": compare([before], [r.evaluation("after") for r in rl]),
             "sampled": compare([sampled_before], sampled_after),
             "supervised": compare([before], [r.evaluation("before") for r in supervised]),
+            "digits spelt": compare([spelt(before, prompts)], [spelt(r.evaluation("after"), prompts) for r in rl]),
         }
         if not quick:
             table = (rl[0].folder / "examples.md").read_text()
@@ -90,8 +110,8 @@ def main() -> None:
     for kind, found in rows.items():
         Console(width=160).print(render(found, f"Held-out WER, %, {kind}, {len(rl)} seeds"))
     figures: dict[str, Any] = {
-        "conditions": {group: figures_of(rows, rl, group) for group in ("clean", "telephone")},
-        "per_seed": [{"wer": round(r.evaluation("after").total.wer, 4), "minutes": round(r.minutes, 1)} for r in rl],
+        **{group: figures_of(rows, group) for group in ("clean", "telephone")},
+        "per_seed": [seed_of(before, r) for r in rl],
         "minutes": round(max(r.minutes for r in rl), 1),
         "sft_minutes": round(max(r.minutes for r in supervised), 1),
         "peak_gib": round(max(r.peak_gib for r in rl), 2),

@@ -1,4 +1,4 @@
-"""Every layout's model: TRL's loss on it is that of our states, no clip changes another, and its parts are told apart."""
+"""Every layout's model: TRL's loss is that of our states, no clip changes another, its parts are told apart."""
 
 from pathlib import Path
 
@@ -30,7 +30,9 @@ def labels_of(batch: PolicyBatch) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "tied"), [case for case in CASES if case[0] in HEARING])
 @torch.no_grad()
-def test_the_loss_of_trls_trainer_is_that_of_our_states(name: str, tied: bool, clips: list[Prompt], tmp_path: Path) -> None:
+def test_the_loss_of_trls_trainer_is_that_of_our_states(
+    name: str, tied: bool, clips: list[Prompt], tmp_path: Path
+) -> None:
     adapter, model = loaded(name, tied, tmp_path)
     targets = [adapter.target(clip) for clip in clips]
     batch = make_batch([adapter.encode(clip) for clip in clips], range(4), targets, adapter.tokenizer.pad_token_id)
