@@ -35,7 +35,8 @@ class Policy(nn.Module):
         self.register_buffer("allowed", allowed, persistent=False)
         for name, parameter in model.named_parameters():
             frozen = not is_lora(name) if only_lora else freeze_encoder and adapter.is_encoder(name)
-            parameter.requires_grad_(not frozen)
+            # Some are never learnt, as the sinusoids of an encoder's positions.
+            parameter.requires_grad_(parameter.requires_grad and not frozen)
 
     def encode(self, batch: PolicyBatch) -> list[Tensor]:
         """Encoder output of each clip of the batch, none for prompts without audio.

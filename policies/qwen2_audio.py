@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from policies.chat import INSTRUCTION, ChatAdapter, pooled_positions
-from policies.window import check_window, covered_seconds, cut_positions
+from policies.window import check_window, covered_seconds, cut_positions, freeze_positions
 
 _HEAD = "language_model.lm_head.weight"
 
@@ -38,6 +38,7 @@ class Qwen2AudioAdapter(ChatAdapter):
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         model = Qwen2AudioForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+        freeze_positions(model.model.audio_tower)
         if self.config.text_config.tie_word_embeddings:
             # vLLM ties the head of such a checkpoint, Transformers 5.19 does not in this layout.
             model.lm_head.weight = model.get_input_embeddings().weight

@@ -23,7 +23,7 @@ from transformers import (
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.checks import check_sample_rate
-from policies.window import check_window, covered_seconds, cut_positions
+from policies.window import check_window, covered_seconds, cut_positions, freeze_positions
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
@@ -54,7 +54,9 @@ class WhisperAdapter(PolicyAdapter):
         check_window(self.path, self.config.max_source_positions, self.processor.feature_extractor)
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
-        return WhisperForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+        model = WhisperForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+        freeze_positions(model.model.encoder)
+        return model
 
     def save(self, model: PreTrainedModel, path: Path) -> None:
         model.save_pretrained(path)

@@ -1,4 +1,4 @@
-"""The window of encoders with a learnt position per 0.02 s: every clip is padded to all of them, none may be longer."""
+"""The window of encoders with a stored position per 0.02 s: every clip is padded to all of them, none may be longer."""
 
 from typing import Any
 
@@ -25,12 +25,18 @@ def check_window(path: str, positions: int, extractor: Any) -> None:
         )
 
 
+def freeze_positions(encoder: Any) -> None:
+    """They are sinusoids and not learnt; Transformers 5.19 says so when it makes the model and forgets it on loading,
+    except at ZeRO 3."""
+    encoder.embed_positions.requires_grad_(False)
+
+
 def cut_positions(encoder: Any, extractor: Any, seconds: float) -> None:
     """Keep the encoder's first positions and let the extractor pad to them. Raises RecipeError for part of a second."""
     if seconds != int(seconds):
         raise RecipeError(f"backbone.window is {seconds:g}: this layout's window is whole seconds; {int(seconds) + 1}")
-    learnt = encoder.embed_positions
+    stored = encoder.embed_positions
     extractor.chunk_length = int(seconds)
     positions = int(seconds) * extractor.sampling_rate // (_STRIDE * extractor.hop_length)
-    learnt.weight = nn.Parameter(learnt.weight[:positions].clone(), requires_grad=False)
-    learnt.num_embeddings = encoder.config.max_source_positions = positions
+    stored.weight = nn.Parameter(stored.weight[:positions].clone(), requires_grad=False)
+    stored.num_embeddings = encoder.config.max_source_positions = positions
