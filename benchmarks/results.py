@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[1]
+# A script's own folder is searched first, and benchmarks/rollout.py is not the package `rollout`.
+sys.path.insert(0, str(ROOT))
 
 
 def write_results(name: str, figures: Mapping[str, Any], quick: bool) -> Path:
