@@ -6,7 +6,7 @@ setup:
 	@$(PYTHON) -m infra.setup_env
 
 demo: setup
-	.venv/bin/rlhf run recipes/asr/quickstart.yaml
+	.venv/bin/rlhf run recipes/asr/whisper_tiny.yaml
 
 test: setup
 	.venv/bin/pytest

@@ -41,3 +41,9 @@ def load_adapter(layout: str, path: Path | str) -> PolicyAdapter:
             f"this adapter reads {', '.join(adapter.model_types)}; {way_out}"
         )
     return adapter(path)
+
+
+def decoder_positions(path: Path | str) -> int:
+    """Tokens that the decoder of the checkpoint at `path` has positions for, prompt and completion together."""
+    config = AutoConfig.from_pretrained(path).get_text_config(decoder=True)
+    return int(getattr(config, "max_target_positions", None) or config.max_position_embeddings)

@@ -19,6 +19,7 @@ from transformers import (
 
 from policies.pretrained import smollm2, whisper_tiny_en
 from policies.pretrained.notices import MIT_OPENAI
+from policies.qwen2_audio import published_name
 from policies.tokenizer import audio_slot
 from rlhf_platform.errors import RecipeError
 
@@ -61,13 +62,6 @@ def build_small(audio_slots: int, window: float, path: Path) -> None:
     Qwen2AudioProcessor(WhisperFeatureExtractor(chunk_length=int(window)), tokenizer).save_pretrained(path)
     notices = (whisper_tiny_en.NOTICE, MIT_OPENAI, smollm2.NOTICE, smollm2.license_text())
     (path / "NOTICE.txt").write_text("\n".join(notices), encoding="utf-8")
-
-
-def published_name(parameter: str) -> str:
-    """A Transformers parameter's name in checkpoints of this layout as Qwen published them, which are vLLM's too."""
-    if parameter.startswith("lm_head."):
-        return f"language_model.{parameter}"
-    return parameter.removeprefix("model.").replace("language_model.", "language_model.model.", 1)
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, audio_slots: int) -> None:

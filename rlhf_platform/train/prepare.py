@@ -15,7 +15,7 @@ import ray
 
 import policies
 import rlhf_platform
-from policies.load import load_adapter
+from policies.load import decoder_positions, load_adapter
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 from rlhf_platform.errors import RecipeError, WaitTimeout
@@ -70,7 +70,7 @@ def _demo(recipe: Recipe, display: Display) -> Path:
 def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
-    model = _windowed(recipe, recipe.backbone.path or _built(recipe, data, display), display)
+    model = _fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]
@@ -100,10 +100,19 @@ def _built(recipe: Recipe, data: Data, display: Display) -> Path:
     return path
 
 
-def _windowed(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
-    """The checkpoint with the recipe's window, in layouts that pad every clip to one."""
+def _fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
+    """The checkpoint with the recipe's window, in layouts that pad every clip to one.
+
+    Raises RecipeError when it is of another layout or has too few positions, and what the adapter raises.
+    """
     wanted = recipe.backbone.window
     adapter = load_adapter(recipe.backbone.adapter, model)
+    positions = decoder_positions(model)
+    if positions < recipe.rollout.max_tokens:
+        raise RecipeError(
+            f"rollout.max_tokens is {recipe.rollout.max_tokens}: the decoder of {model} has {positions} positions; "
+            f"lower it to {positions} or less"
+        )
     covered = adapter.window()
     if covered is None or covered == wanted:
         return model

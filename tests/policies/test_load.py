@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.load import ADAPTERS, load_adapter
+from policies.load import ADAPTERS, decoder_positions, load_adapter
 from policies.whisper import WhisperAdapter
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe import schema
@@ -48,6 +48,14 @@ def test_a_window_that_the_positions_do_not_cover_is_refused(whisper: Path, tmp_
     config.write_text(config.read_text().replace('"max_source_positions": 150', '"max_source_positions": 100'))
     with pytest.raises(RecipeError, match=r"its processor pads clips to 3 s, its encoder has positions for 2 s"):
         WhisperAdapter(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_decoders_positions_are_read_in_every_layout(name: str, tmp_path: Path) -> None:
+    layout = LAYOUTS[name]
+    layout.build(tmp_path, layout.ties[0])
+    built_with = {"whisper": 64, "codec_lm": 128, "qwen3_asr": 512}
+    assert decoder_positions(tmp_path) == built_with.get(layout.adapter, 256)
 
 
 def test_a_vllm_without_the_architecture_is_named(whisper: Path, monkeypatch: pytest.MonkeyPatch) -> None:

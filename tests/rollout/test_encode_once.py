@@ -1,5 +1,6 @@
 """Samples of one clip pay for one pass through the encoder, and nothing outlives a weight update."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoint: Path) -> RolloutEngine:
-    return RolloutEngine("whisper", checkpoint, "float32", max_tokens=64, max_sequences=32, kv_cache_gib=0.1)
+def engine(checkpoint: Path) -> Iterator[RolloutEngine]:
+    engine = RolloutEngine("whisper", checkpoint, "float32", max_tokens=64, max_sequences=32, kv_cache_gib=0.1)
+    yield engine
+    engine.close()
 
 
 def encoded_clips(engine: RolloutEngine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
