@@ -60,4 +60,4 @@ def _watch(process: psutil.Process, peak: list[float]) -> None:
         except psutil.NoSuchProcess:
             return
         peak[0] = max(peak[0], total / 2**30)
-        time.sleep(2)
+        time.sleep(10)  # summing the sizes costs a noticeable part of a core

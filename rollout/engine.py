@@ -198,5 +198,6 @@ def _repack_tied_head(model: torch.nn.Module) -> None:
 
 def _forget_encoded(model: torch.nn.Module) -> None:
     """Layouts whose encoder outputs vLLM does not share keep them in their model class."""
-    if hasattr(model, "forget_encoded"):
-        model.forget_encoded()
+    forget: Any = getattr(model, "forget_encoded", None)
+    if forget is not None:
+        forget()

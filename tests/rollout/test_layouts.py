@@ -5,31 +5,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from policies.adapter import PolicyAdapter
 from policies.batch import make_batch
 from policies.load import load_adapter
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
-from rlhf_platform.types import Prompt, Sample
+from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
 from tests.layouts import CASES, LAYOUTS, Layout
+from tests.parity import TOLERANCE, largest_difference
 
 SAMPLED = SamplingSettings(samples=4, temperature=1.0, max_new_tokens=10, seed=3)
-TOLERANCE = 1e-4
 
 
 def engine_for(layout: Layout, checkpoint: Path) -> RolloutEngine:
     return RolloutEngine(layout.adapter, checkpoint, "float32", layout.max_tokens, max_sequences=32, kv_cache_gib=0.1)
-
-
-@torch.no_grad()
-def largest_difference(adapter: PolicyAdapter, policy: Policy, samples: list[Sample]) -> float:
-    """Log-probs by Transformers, one sample at a time, against those in the samples."""
-    largest = 0.0
-    for sample in samples:
-        batch = make_batch([adapter.encode(sample.prompt)], [0], [sample.tokens], adapter.tokenizer.pad_token_id)
-        largest = max(largest, float((policy(batch)[0][0] - torch.tensor(sample.logprobs)).abs().max()))
-    return largest
 
 
 @pytest.mark.parametrize(("name", "tied"), CASES)

@@ -6,30 +6,19 @@ import pytest
 import torch
 
 from policies.adapter import PolicyAdapter
-from policies.batch import make_batch
 from policies.load import load_adapter
 from policies.lora import add_lora, is_lora, lora_weights, merged_weights
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import SyncError
 from rlhf_platform.recipe.schema import LoraConfig
-from rlhf_platform.types import Prompt, Sample
+from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
 from tests.layouts import LAYOUTS
+from tests.parity import TOLERANCE, largest_difference
 
 LORA = LoraConfig(rank=3, alpha=7.0)
 SAMPLED = SamplingSettings(samples=4, temperature=1.0, max_new_tokens=10, seed=3)
-TOLERANCE = 1e-4
-
-
-@torch.no_grad()
-def largest_difference(adapter: PolicyAdapter, policy: Policy, samples: list[Sample]) -> float:
-    """Log-probs by Transformers, one sample at a time, against those in the samples."""
-    largest = 0.0
-    for sample in samples:
-        batch = make_batch([adapter.encode(sample.prompt)], [0], [sample.tokens], adapter.tokenizer.pad_token_id)
-        largest = max(largest, float((policy(batch)[0][0] - torch.tensor(sample.logprobs)).abs().max()))
-    return largest
 
 
 def draw_lora(policy: Policy, seed: int) -> None:
