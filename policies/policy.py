@@ -46,7 +46,7 @@ class Policy(nn.Module):
         if batch.features is None or batch.features_mask is None:
             return []
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_is_frozen):
-            return self.adapter.audio_states(self.model, batch.features, batch.features_mask)
+            return self.adapter.audio_states(self.model, batch.features.to(self.model.dtype), batch.features_mask)
 
     def forward(self, batch: PolicyBatch, audio: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T), 0 at padding."""

@@ -10,6 +10,7 @@ from trl.trainer.utils import add_fused_lm_head
 from policies.adapter import PolicyAdapter
 from policies.batch import PolicyBatch, make_batch, pad_features
 from policies.load import load_adapter
+from policies.policy import Policy
 from rlhf_platform.types import Prompt
 from tests.layouts import CASES, HEARING, LAYOUTS
 
@@ -72,3 +73,20 @@ def test_encoder_adaptor_and_decoder_share_no_parameter_and_none_is_empty(name: 
     assert encoder
     assert not encoder & adaptor
     assert head not in encoder | adaptor
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@torch.no_grad()
+def test_in_bfloat16_logprobs_are_those_of_float32_but_for_rounding(
+    name: str, clips: list[Prompt], tmp_path: Path
+) -> None:
+    LAYOUTS[name].build(tmp_path, LAYOUTS[name].ties[0])
+    adapter = load_adapter(LAYOUTS[name].adapter, tmp_path)
+    completions = [adapter.completion_token_ids[:4]] * len(clips)
+    pad = adapter.tokenizer.pad_token_id
+    batch = make_batch([adapter.encode(clip) for clip in clips], range(len(clips)), completions, pad)
+    found = {
+        dtype: Policy(adapter, adapter.load_model(dtype), 1.0, freeze_encoder=True).eval()(batch)[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert (found[torch.float32] - found[torch.bfloat16]).abs().mean() < 0.2
