@@ -49,7 +49,7 @@ def build_small(audio_slots: int, window: float, path: Path) -> None:
     with torch.device("meta"):
         model = Qwen2AudioForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(SEED)
-    spread = float(spoken.get_input_embeddings().weight.std())
+    spread = float(spoken.get_input_embeddings().weight.detach().std())
     state = _encoder(heard, config) | _adaptor(config, spread, generator)
     state |= _decoder(spoken.state_dict(), len(tokenizer), config.text_config.num_hidden_layers, generator)
     model.load_state_dict(state, strict=True, assign=True)
