@@ -13,9 +13,9 @@ from pathlib import Path
 
 from results import write_results
 from rich.console import Console
+from whole_runs import run
 
 from rlhf_platform.evaluation.report import compare, render
-from runs import run
 
 RECIPE = "asr/quickstart.yaml"
 QUICK = ["sft.steps=20", "steps=2", "rollout.prompts_per_step=4", "evaluation.max_clips=16"]

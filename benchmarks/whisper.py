@@ -19,12 +19,12 @@ from typing import Any
 import yaml
 from results import ROOT, write_results
 from rich.console import Console
+from whole_runs import Run, run
 
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
 from rlhf_platform.evaluation.report import EvalResult, Row, compare, evaluate, render
 from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
-from runs import Run, run
 
 RECIPE = "asr/whisper_tiny.yaml"
 QUICK = ["rollout.prompts_per_step=2", "evaluation.max_clips=16"]

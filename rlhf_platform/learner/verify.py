@@ -14,9 +14,9 @@ from rlhf_platform.types import Sample
 
 @torch.no_grad()
 def checkpoint_difference(recipe: Recipe, path: Path | str, samples: Sequence[Sample]) -> float:
-    """Largest |log-prob by Transformers - log-prob in the samples| in nats, over all completion tokens.
+    """Largest |log-prob by Transformers - log-prob in the samples| over all completion tokens.
 
-    `samples` come from an engine that serves the same checkpoint.
+    In nats, beyond a log-prob of -1 as a share of it. `samples` come from an engine that serves the same checkpoint.
     """
     adapter = load_adapter(recipe.backbone.adapter, path)
     model = adapter.load_model(getattr(torch, recipe.backbone.dtype))
@@ -25,5 +25,6 @@ def checkpoint_difference(recipe: Recipe, path: Path | str, samples: Sequence[Sa
     for sample in samples:
         batch = make_batch([adapter.encode(sample.prompt)], [0], [sample.tokens], adapter.tokenizer.pad_token_id)
         logprobs, _ = policy(batch)
-        largest = max(largest, float((logprobs[0] - torch.tensor(sample.logprobs)).abs().max()))
+        served = torch.tensor(sample.logprobs)
+        largest = max(largest, float(((logprobs[0] - served).abs() / served.abs().clamp(min=1.0)).max()))
     return largest

@@ -40,9 +40,13 @@ def sync(learners: Learners, rollouts: Rollouts, version: int, probe: Sequence[P
 
 
 def probe_difference(samples: Sequence[Sample], learner: Sequence[Sequence[float]]) -> float:
-    """Largest |rollout - learner| log-prob over all completion tokens; NaN when either has one."""
+    """Largest |rollout - learner| log-prob over all completion tokens; NaN when either has one.
+
+    In nats, beyond a log-prob of -1 as a share of it: the rounding of an unlikely token grows with the logits it is the
+    difference of.
+    """
     differences = [
-        abs(ours - theirs)
+        abs(ours - theirs) / max(1.0, abs(ours))
         for sample, values in zip(samples, learner, strict=True)
         for ours, theirs in zip(sample.logprobs, values, strict=True)
     ]

@@ -28,7 +28,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_rollout_and_learner_agree_throughout_and_on_the_saved_checkpoint(run: tuple[str, Path]) -> None:
     printed, folder = run
-    assert json.loads((folder / "results.json").read_text())["max_logprob_diff"] < 1e-4
+    assert json.loads((folder / "results.json").read_text())["max_logprob_diff"] < 1e-3
+    differences = re.findall(r"mismatch \S+ before sync, (\S+) after", printed)
+    assert len(differences) == 2
+    assert max(map(float, differences)) < 1e-4
     assert "checkpoint: loaded in Transformers and served by vLLM" in printed.replace("\n", " ")
 
 

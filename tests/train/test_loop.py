@@ -1,6 +1,7 @@
 """The pure parts of the loop: failed rewards are data (law 2), metrics are means over what was scored."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,8 @@ def test_the_probe_sees_any_difference_and_any_nan() -> None:
     sample = scored(1.0).sample
     assert probe_difference([sample], [(-0.5, -0.25)]) == 0
     assert probe_difference([sample, sample], [(-0.5, -0.25), (-0.5, -0.5)]) == 0.25
+    unlikely = replace(sample, logprobs=(-8.0, -0.25))
+    assert probe_difference([unlikely], [(-8.5, -0.25)]) == 0.5 / 8
     assert math.isnan(probe_difference([sample], [(math.nan, -0.25)]))
     with pytest.raises(ValueError, match="shorter"):
         probe_difference([sample], [(-0.5,)])
