@@ -104,19 +104,19 @@ def main() -> None:
             "supervised": compare([before], [r.evaluation("before") for r in supervised]),
             "digits spelt": compare([spelt(before, prompts)], [spelt(r.evaluation("after"), prompts) for r in rl]),
         }
+        figures: dict[str, Any] = {
+            **{group: figures_of(rows, group) for group in ("clean", "telephone")},
+            "per_seed": [seed_of(before, r) for r in rl],
+            "minutes": round(max(r.minutes for r in rl), 1),
+            "sft_minutes": round(max(r.minutes for r in supervised), 1),
+            "peak_gib": round(max(r.peak_gib for r in rl), 2),
+            "max_logprob_diff": max(r.results["max_logprob_diff"] for r in rl),
+        }
         if not quick:
             table = (rl[0].folder / "examples.md").read_text()
             (ROOT / "docs" / "whisper_examples.md").write_text(PAGE + table)
     for kind, found in rows.items():
         Console(width=160).print(render(found, f"Held-out WER, %, {kind}, {len(rl)} seeds"))
-    figures: dict[str, Any] = {
-        **{group: figures_of(rows, group) for group in ("clean", "telephone")},
-        "per_seed": [seed_of(before, r) for r in rl],
-        "minutes": round(max(r.minutes for r in rl), 1),
-        "sft_minutes": round(max(r.minutes for r in supervised), 1),
-        "peak_gib": round(max(r.peak_gib for r in rl), 2),
-        "max_logprob_diff": max(r.results["max_logprob_diff"] for r in rl),
-    }
     print(json.dumps(figures, indent=1))
     print("written to", write_results("whisper", figures, quick))
 
