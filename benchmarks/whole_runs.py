@@ -38,7 +38,8 @@ def run(recipe: str, name: str, scratch: Path, keys: Sequence[str]) -> Run:
     places = [f"name={name}", f"cache_dir={scratch / 'cache'}", f"runs_dir={scratch / 'runs'}"]
     path = str(ROOT / "recipes" / recipe)
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "rlhf_platform.cli.main", "run", path, *places, *keys])
+    command = [sys.executable, "-m", "rlhf_platform.cli.main", "run", path, *places, *keys]
+    process = subprocess.Popen(command, cwd=ROOT)
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peak), daemon=True)
     watcher.start()
