@@ -161,6 +161,8 @@ class RolloutConfig:
     """vLLM engines, one actor each."""
     cpus: int = key(1, at_least=1)
     """Cores per worker; its threads are set to exactly that."""
+    gpus: int = key(0, at_least=0, at_most=1)
+    """GPUs per worker, reserved in Ray; 0 serves on the cores."""
     prompts_per_step: int = key(16, at_least=1)
     """Prompts over all workers; samples per step are this times `algorithm.group_size`."""
     temperature: float = key(1.0, above=0.0, at_most=10.0)
@@ -213,6 +215,8 @@ class LearnerConfig:
     """Ranks, one actor each."""
     cpus: int = key(1, at_least=1)
     """Cores per rank; its threads are set to exactly that."""
+    gpus: int = key(0, at_least=0, at_most=1)
+    """GPUs per rank, reserved in Ray; 0 trains on the cores."""
     zero_stage: int = key(0, at_least=0, at_most=3)
     """What DeepSpeed splits over the ranks: 0 nothing, 1 optimiser states, 2 gradients too, 3 weights too."""
     learning_rate: float = key(1e-6, above=0.0, at_most=1.0)
@@ -256,6 +260,8 @@ class ClusterConfig:
     """A running Ray: `auto`, `host:port` or `ray://host:port`; none: `RAY_ADDRESS`, else one of its own."""
     cpus: int = key(2, at_least=1)
     """Cores of the local cluster."""
+    gpus: int = key(0, at_least=0)
+    """GPUs of the local cluster."""
     connect_timeout: float = key(30.0, above=0.0)
     """Seconds for a Ray address to answer."""
     start_timeout: float = key(300.0, above=0.0)

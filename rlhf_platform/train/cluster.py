@@ -5,7 +5,7 @@ import math
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +51,7 @@ def _start_local(recipe: Recipe) -> None:
     light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
     ray.init(
         num_cpus=recipe.cluster.cpus + light,
+        num_gpus=recipe.cluster.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         object_store_memory=512 * 2**20,
@@ -97,40 +98,52 @@ class Placement:
     group: PlacementGroup
     recipe: Recipe
 
-    def options(self, bundle: int, cpus: float) -> dict[str, Any]:
-        """Options of the actor in `bundle`: its cores, and threads to match them."""
-        return actor_options(cpus) | {
+    def options(self, bundle: int, cpus: float, gpus: int = 0) -> dict[str, Any]:
+        """Options of the actor in `bundle`: its cores, threads to match them, and its GPUs."""
+        return actor_options(cpus, gpus) | {
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
         }
 
 
-def actor_options(cpus: float) -> dict[str, Any]:
-    """Ray options of an actor that computes on exactly the cores that it reserves."""
+def actor_options(cpus: float, gpus: int = 0) -> dict[str, Any]:
+    """Ray options of an actor that computes on exactly the cores and GPUs that it reserves."""
     threads = str(max(1, int(cpus)))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
-    return {"num_cpus": cpus, "runtime_env": {"env_vars": variables | PROCESS_ENVIRONMENT}}
+    return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": variables | PROCESS_ENVIRONMENT}}
 
 
 @contextmanager
 def placed(recipe: Recipe) -> Iterator[Placement]:
     """Reserve the cores of all RL actors at once. Raises WaitTimeout when the cluster does not grant them."""
-    rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
-    bundles = (
-        [{"CPU": float(rollout.cpus)}] * rollout.workers
-        + [{"CPU": float(learner.cpus)}] * learner.workers
-        + [{"CPU": float(scoring.cpus)}] * scoring.workers
-    )
+    bundles = bundles_of(recipe)
     group = placement_group(bundles, strategy="PACK")
     try:
         if not group.wait(recipe.cluster.start_timeout):
-            have = ray.cluster_resources().get("CPU", 0)
-            want = sum(bundle["CPU"] for bundle in bundles)
             raise WaitTimeout(
                 "the run",
-                f"{want:g} cores in {len(bundles)} bundles, the cluster has {have:g}",
+                f"{_amount(bundles)} in {len(bundles)} bundles, the cluster has {_amount([ray.cluster_resources()])}",
                 recipe.cluster.start_timeout,
-                "lower rollout.workers, learner.workers or their cpus",
+                "lower rollout.workers, learner.workers or their cpus and gpus",
             )
         yield Placement(group, recipe)
     finally:
         remove_placement_group(group)
+
+
+def bundles_of(recipe: Recipe) -> list[dict[str, float]]:
+    """What each RL actor reserves, in the order rollout, learner, reward workers."""
+    rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
+    return (
+        [_bundle(rollout.cpus, rollout.gpus)] * rollout.workers
+        + [_bundle(learner.cpus, learner.gpus)] * learner.workers
+        + [_bundle(scoring.cpus, 0)] * scoring.workers
+    )
+
+
+def _bundle(cpus: float, gpus: int) -> dict[str, float]:
+    return {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+
+
+def _amount(bundles: Sequence[Mapping[str, float]]) -> str:
+    cpus, gpus = (sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU"))
+    return f"{cpus:g} cores" + (f" and {gpus:g} GPUs" if gpus else "")

@@ -132,7 +132,7 @@ def _train(
     """Run a stage on as many ranks as the learner will have, one actor each; they are gone afterwards."""
     timeout = recipe.cluster.start_timeout
     name, section = _STAGE_NAMES[stage], section_of(recipe, stage)
-    options = actor_options(section.cpus)
+    options = actor_options(section.cpus, recipe.learner.gpus)
     actor: Any = SFTWorker  # mypy does not see what `ray.remote` makes of a class
     actor = actor.options(max_concurrency=2, **options)
     workers = [actor.remote(recipe, stage) for _ in range(recipe.learner.workers)]

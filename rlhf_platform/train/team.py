@@ -39,7 +39,9 @@ class Rollouts:
         self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
         actor: Any = RolloutWorker  # mypy does not see what `ray.remote` makes of a class
         self._workers = [
-            actor.options(**placement.options(next(bundles), recipe.rollout.cpus)).remote(recipe, str(model))
+            actor.options(**placement.options(next(bundles), recipe.rollout.cpus, recipe.rollout.gpus)).remote(
+                recipe, str(model)
+            )
             for _ in range(recipe.rollout.workers)
         ]
         self._started = [worker.start.remote(list(probe)) for worker in self._workers]
@@ -99,7 +101,9 @@ class Learners:
         self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
         actor: Any = LearnerWorker
         self._workers = [
-            actor.options(**placement.options(next(bundles), recipe.learner.cpus)).remote(recipe, str(model))
+            actor.options(**placement.options(next(bundles), recipe.learner.cpus, recipe.learner.gpus)).remote(
+                recipe, str(model)
+            )
             for _ in range(recipe.learner.workers)
         ]
         self._address = self._workers[0].rendezvous_address.remote()
