@@ -64,7 +64,7 @@ def test_more_cores_than_the_cluster_has_are_refused_after_a_bounded_wait(local_
     big = Recipe(name="big")
     big.rollout.cpus, big.cluster.start_timeout = 64, 0.5
     with (
-        pytest.raises(WaitTimeout, match=r"65.25 cores in 3 bundles, the cluster has 3: lower rollout.workers"),
+        pytest.raises(WaitTimeout, match=r"65.25 cores in 3 bundles, the cluster has 3 cores: lower rollout.workers"),
         placed(big),
     ):
         pass
