@@ -30,3 +30,7 @@ class SyncError(PlatformError):
 
 class RewardError(PlatformError):
     """Rewards failed more often than the recipe allows, or a reward function cannot be used."""
+
+
+class RunError(PlatformError):
+    """A run's folder that cannot be read, compared or exported. The message starts with the folder."""
