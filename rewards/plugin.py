@@ -42,7 +42,7 @@ def load_rewards(configs: Sequence[RewardConfig], base_dir: Path) -> list[Reward
         load_reward(
             config.fn,
             base_dir,
-            kwargs=config.kwargs,
+            kwargs=keywords_of(config),
             name=config.name,
             weight=config.weight,
             timeout=config.timeout,
@@ -52,19 +52,24 @@ def load_rewards(configs: Sequence[RewardConfig], base_dir: Path) -> list[Reward
     ]
 
 
-def check_rewards(configs: Sequence[RewardConfig], base_dir: Path) -> None:
+def check_rewards(configs: Sequence[RewardConfig], base_dir: Path, section: str = "rewards") -> None:
     """All that can be known of a recipe's rewards without making or calling one. Raises `RecipeError`."""
     if not configs:
-        raise RecipeError("rewards is empty: give at least one, e.g. `- fn: rewards.asr:wer_reward`")
+        raise RecipeError(f"{section} is empty: give at least one, e.g. `- fn: rewards.asr:wer_reward`")
     seen: dict[str, int] = {}
     for index, config in enumerate(configs):
-        key = f"rewards[{index}]"
-        _check_call(resolve(config.fn, base_dir, f"{key}.fn"), config.kwargs, key)
+        key = f"{section}[{index}]"
+        _check_call(resolve(config.fn, base_dir, f"{key}.fn"), keywords_of(config), key)
         name = term_name(config)
         if name in seen:
-            other = f"rewards[{seen[name]}]"
+            other = f"{section}[{seen[name]}]"
             raise RecipeError(f"{key}.name is {name!r} like that of {other}: set `name` to tell them apart")
         seen[name] = index
+
+
+def keywords_of(config: RewardConfig) -> dict[str, Any]:
+    """What the function is given beside the sample: `kwargs`, and `judge` when there is one."""
+    return {**config.kwargs, **({"judge": config.judge} if config.judge else {})}
 
 
 def term_name(config: RewardConfig) -> str:

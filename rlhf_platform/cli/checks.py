@@ -6,16 +6,33 @@ This lives above `recipe` because it reads manifests and imports reward function
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from rewards.plugin import check_rewards, resolve
 from rlhf_platform.data.manifest import check_durations, check_splits, read_manifest
 from rlhf_platform.errors import PlatformError, RecipeError
-from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.load import LoadedRecipe, read_recipe
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.recipe.validate import names_function, problems, uses_local_cluster
+from rlhf_platform.recipe.validate import (
+    Problem,
+    located,
+    names_function,
+    origin,
+    problems,
+    reward_name,
+    uses_local_cluster,
+)
+
+
+def load_checked(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """The recipe at `path` with `overrides`. Raises `RecipeError` with every mistake of form and value at once."""
+    loaded, mistakes = read_recipe(path, overrides)
+    found = mistakes if loaded is None else [*mistakes, *_found(loaded)]
+    if loaded is None or found:
+        raise RecipeError("\n".join(found))
+    return loaded
 
 
 def check_all(loaded: LoadedRecipe) -> None:
@@ -23,14 +40,16 @@ def check_all(loaded: LoadedRecipe) -> None:
 
     Audio is not decoded (`rlhf data check` does that) and no Ray address is tried (the run does that).
     """
-    recipe = loaded.recipe
-    found = [*problems(loaded), *_manifest(recipe), *_functions(loaded), *_checkpoint(recipe)]
-    if uses_local_cluster(recipe):
-        found += [*_port(recipe), *_memory(recipe)]
-    # What a function takes is asked last: it repeats the faults above and stops at the first.
-    found = found or _said_by(partial(check_rewards, recipe.rewards, loaded.base_dir))
+    found = _found(loaded)
     if found:
         raise RecipeError("\n".join(found))
+
+
+def _found(loaded: LoadedRecipe) -> list[str]:
+    recipe = loaded.recipe
+    found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded)]
+    pointing = [_checkpoint, _port, _memory] if uses_local_cluster(recipe) else [_checkpoint]
+    return found + [located(loaded, key, text) for check in pointing for key, text in check(recipe)]
 
 
 def _said_by(check: Callable[[], object]) -> list[str]:
@@ -41,57 +60,69 @@ def _said_by(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _manifest(recipe: Recipe) -> list[str]:
-    data = recipe.data
+def _rewards(loaded: LoadedRecipe) -> list[str]:
+    """What the functions are, and what they take when all of them are there."""
+    recipe, lines = loaded.recipe, []
+    for section, rewards in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards)):
+        keys = [f"{section}[{index}].fn" for index in range(len(rewards))]
+        sound = [
+            names_function(reward.fn) and key not in loaded.broken for key, reward in zip(keys, rewards, strict=True)
+        ]
+        for key, reward, is_sound in zip(keys, rewards, sound, strict=True):
+            lines += _said_by(partial(resolve, reward.fn, loaded.base_dir, key)) if is_sound else []
+        names = [reward_name(reward) for reward in rewards]
+        if not lines and all(sound) and len(set(names)) == len(names) > 0 and not loaded.broken:
+            lines += _said_by(partial(check_rewards, rewards, loaded.base_dir, section))
+    return [f"{line} ({origin(loaded, re.split('[: ]', line)[0])})" for line in lines]
+
+
+def _manifest(loaded: LoadedRecipe) -> list[str]:
+    """Of a bad manifest one line that names it, then the rows as they are told by `rlhf data check`."""
+    data, window = loaded.recipe.data, loaded.recipe.backbone.window
     if data.manifest is None or not Path(data.manifest).is_file():
         return []  # `problems` says so
-    try:
-        rows = read_manifest(data.manifest)
-        for learnt in {data.train_split, data.rl_split}:
+
+    def check() -> None:
+        rows = read_manifest(str(data.manifest))
+        for learnt in {data.train_split, data.rl_split} - {data.eval_split}:
             check_splits(rows, learnt, data.eval_split)
         used = {data.train_split, data.rl_split, data.eval_split}
-        check_durations([row for row in rows if row.split in used], recipe.backbone.window)
-    except PlatformError as error:
-        return [f"data.manifest: {line}" for line in str(error).splitlines()]
-    return []
+        check_durations([row for row in rows if row.split in used], window)
+
+    first, *rest = _said_by(check) or [""]
+    said = first.removeprefix(f"{data.manifest}: ")
+    return [located(loaded, "data.manifest", said), *rest] if first else []
 
 
-def _functions(loaded: LoadedRecipe) -> list[str]:
-    named = [(i, reward.fn) for i, reward in enumerate(loaded.recipe.rewards) if names_function(reward.fn)]
-    return [line for i, fn in named for line in _said_by(partial(resolve, fn, loaded.base_dir, f"rewards[{i}].fn"))]
-
-
-def _checkpoint(recipe: Recipe) -> list[str]:
+def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
     path = recipe.backbone.path
     if path is None or Path(path, "config.json").is_file():
-        return []
+        return
     if Path(path).is_dir():
-        return [f"backbone.path is {path!r}: no config.json in it; name a Hugging Face checkpoint"]
-    if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
-        return []  # a name on a hub; whether it is there, the run finds out
-    return [f"backbone.path is {path!r}: no such folder; give a folder or a hub name (owner/model)"]
+        yield "backbone.path", "no config.json in it; name a Hugging Face checkpoint"
+    elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
+        # Otherwise a name on a hub; whether it is there, the run finds out.
+        yield "backbone.path", "no such folder; give a folder or a hub name (owner/model)"
 
 
-def _port(recipe: Recipe) -> list[str]:
+def _port(recipe: Recipe) -> Iterator[Problem]:
     port = recipe.learner.port
     if port is None or not 0 < port < 65_536:
-        return []
+        return
     with socket.socket() as trial:
         # As the rendezvous store binds: a port in TIME_WAIT after the last run is free.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(("127.0.0.1", port))
         except OSError as error:
-            return [f"learner.port is {port}: {error.strerror}; give another, or null for a free one"]
-    return []
+            yield "learner.port", f"{error.strerror}; give another, or null for a free one"
 
 
-def _memory(recipe: Recipe) -> list[str]:
+def _memory(recipe: Recipe) -> Iterator[Problem]:
     workers, each = recipe.rollout.workers, recipe.rollout.kv_cache_gib
     has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    if workers * each <= has:
-        return []
-    return [
-        f"rollout.kv_cache_gib is {each:g}: x rollout.workers={workers} is more than this machine's "
-        f"{has:.1f} GiB; allowed below {has / workers:.1f}"
-    ]
+    if workers * each > has:
+        yield (
+            "rollout.kv_cache_gib",
+            f"x rollout.workers={workers} is more than this machine's {has:.1f} GiB; allowed below {has / workers:.1f}",
+        )

@@ -1,4 +1,4 @@
-"""`rlhf validate`: what is known of a recipe without running it."""
+"""`rlhf validate` and `rlhf show`: what is known of a recipe without running it."""
 
 from typing import Annotated
 
@@ -8,20 +8,30 @@ from rlhf_platform.cli.app import Overrides, RecipePath, app, plain_errors
 
 
 @app.command()
-def validate(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the whole recipe, defaults included, as YAML.")] = False,
-) -> None:
+def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Check a recipe in full without running it; a second or two, nothing is loaded.
 
     Example: rlhf validate recipes/asr/quickstart.yaml algorithm.group_size=16
     """
     with plain_errors():
-        from rlhf_platform.cli.checks import check_all
-        from rlhf_platform.recipe.load import load_recipe
+        from rlhf_platform.cli.checks import load_checked
         from rlhf_platform.recipe.validate import describe
 
-        loaded = load_recipe(recipe, overrides or [])
-        check_all(loaded)
-        typer.echo(loaded.yaml.rstrip() if show else f"{recipe}: valid; {describe(loaded)}")
+        typer.echo(f"{recipe}: valid; {describe(load_checked(recipe, overrides or []))}")
+
+
+@app.command()
+def show(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    changed: Annotated[bool, typer.Option("--changed", help="Without the keys that have their default.")] = False,
+) -> None:
+    """Print the whole recipe as YAML, each value with the file and line, or the override, that it came from.
+
+    Example: rlhf show recipes/asr/quickstart.yaml learner.workers=2
+    """
+    with plain_errors():
+        from rlhf_platform.recipe.load import load_recipe
+        from rlhf_platform.recipe.show import render
+
+        typer.echo(render(load_recipe(recipe, overrides or []), changed), nl=False)

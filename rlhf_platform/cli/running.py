@@ -10,11 +10,9 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
     Example: rlhf run recipes/asr/quickstart.yaml steps=10 learner.workers=2
     """
     with plain_errors():
-        from rlhf_platform.cli.checks import check_all
-        from rlhf_platform.recipe.load import load_recipe
+        from rlhf_platform.cli.checks import load_checked
 
-        loaded = load_recipe(recipe, overrides or [])
-        check_all(loaded)
+        loaded = load_checked(recipe, overrides or [])
 
         from rlhf_platform.train.run import run as train
 

@@ -11,14 +11,17 @@ from typing import Any
 from omegaconf import MISSING
 
 from rlhf_platform.recipe import schema
+from rlhf_platform.recipe.algorithms import ALGORITHMS
+from rlhf_platform.recipe.bounds import allowed
 from rlhf_platform.recipe.keys import Key, keys_of
-from rlhf_platform.recipe.validate import allowed
+from rlhf_platform.recipe.resume import may_change
 
 _HEADER = """\
 # Recipe keys
 
-Made from `rlhf_platform/recipe/schema.py` by `python -m rlhf_platform.recipe.document > docs/recipe_keys.md`.
-How to write a recipe: [recipe.md](recipe.md).
+Made from `rlhf_platform/recipe/schema.py` and `algorithms.py` by
+`python -m rlhf_platform.recipe.document > docs/recipe_keys.md`. How to write a recipe: [recipe.md](recipe.md). A key
+marked with * may have another value when a run is resumed; `steps` too, while `learner.schedule` is `constant`.
 """
 
 
@@ -29,7 +32,14 @@ def document() -> str:
 
 @cache
 def docstrings(section: Any) -> dict[str, str]:
-    """The string under each field of a section, on one line; a field without one is left out."""
+    """The string under each field of a section, its parents' included, on one line; one without is left out."""
+    found: dict[str, str] = {}
+    for parent in reversed(section.__mro__[:-1]):
+        found |= _own_docstrings(parent)
+    return found
+
+
+def _own_docstrings(section: Any) -> dict[str, str]:
     (body,) = (node.body for node in ast.parse(inspect.getsource(section)).body if isinstance(node, ast.ClassDef))
     found: dict[str, str] = {}
     for field, after in pairwise(body):
@@ -42,22 +52,26 @@ def docstrings(section: Any) -> dict[str, str]:
     return found
 
 
-def _section(section: Any, prefix: str) -> Iterator[str]:
-    title = f"`{prefix.rstrip('.')}`" if prefix else "The top level"
+def _section(section: Any, prefix: str, title: str = "") -> Iterator[str]:
+    title = title or (f"`{prefix.rstrip('.')}`" if prefix else "The top level")
     yield f"## {title}\n\n{' '.join((section.__doc__ or '').split())}\n"
     yield "| Key | Type | Default | Allowed | Meaning |\n|---|---|---|---|---|"
     nested = []
     for key in keys_of(section).values():
-        cells = (f"`{prefix}{key.name}`", key.expected, _default(key), allowed(key.field.metadata))
-        meaning = docstrings(section).get(key.name, "")
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in (*cells, meaning)) + " |"
-        if key.section:
-            nested.append((key.section, f"{prefix}{key.name}."))
+        full = f"{prefix}{key.name}"
+        name = f"`{full}`{' *' if may_change(full) else ''}"
+        cells = (name, key.expected, _default(key), allowed(key.field.metadata), docstrings(section).get(key.name, ""))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        if full == "algorithm":
+            kinds = ((kind, f"`algorithm`, `type: {name}`") for name, kind in ALGORITHMS.items())
+            nested += [(kind, "algorithm.", title) for kind, title in kinds]
+        elif key.section:
+            nested.append((key.section, f"{full}.", ""))
         elif key.item:
-            nested.append((key.item, f"{prefix}{key.name}[]."))
+            nested.append((key.item, f"{full}[].", ""))
     yield ""
-    for inner, inner_prefix in nested:
-        yield from _section(inner, inner_prefix)
+    for inner, inner_prefix, inner_title in nested:
+        yield from _section(inner, inner_prefix, inner_title)
 
 
 def _default(key: Key) -> str:

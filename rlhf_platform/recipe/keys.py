@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from rlhf_platform.recipe.algorithms import ALGORITHMS
 from rlhf_platform.recipe.schema import Recipe
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
@@ -67,6 +68,9 @@ def every_key(section: Any = Recipe, prefix: str = "") -> Iterator[str]:
     """All full names, as `learner.cpus` and `rewards[].weight`; a section before its keys."""
     for key in keys_of(section).values():
         yield prefix + key.name
+        if prefix + key.name == "algorithm":
+            yield from dict.fromkeys(f"algorithm.{name}" for kind in ALGORITHMS.values() for name in keys_of(kind))
+            continue
         if key.section:
             yield from every_key(key.section, f"{prefix}{key.name}.")
         elif key.item:

@@ -3,19 +3,22 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_platform.errors import RecipeError
+from rlhf_platform.recipe.algorithms import ALGORITHMS, PLANNED, AlgorithmConfig
 from rlhf_platform.recipe.keys import Key, keys_of, nearest, nearest_key
 from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.recipe.sources import Layer, read_chain, read_overrides, shown
 
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)\}")
+_UNKNOWN = "?"
+"""Stands where a value is missing, so that the rest can be checked."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,72 @@ class LoadedRecipe:
     """Every file that was read, absolute, in the order in which they were laid over each other."""
     yaml: str
     """All keys as YAML; what is from the environment stays `${oc.env:NAME}`. Loads again as a recipe."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each key that is not a default was set: `file.yaml:7`, `on the command line`."""
+    broken: frozenset[str] = frozenset()
+    """Keys whose values could not be read; empty unless the recipe comes from `read_recipe`."""
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """One file, or one override, before it is checked. `base_dir`: of its relative paths."""
+@dataclass
+class _Reader:
+    """Checks layers key by key; what is wrong is noted in `errors`, its key in `broken`."""
 
-    where: str
-    """`in file.yaml` or `on the command line`, for messages."""
-    base_dir: Path
-    tree: dict[str, Any]
+    algorithm: Any
+    errors: list[str]
+    broken: set[str] = field(default_factory=set)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self, full: str, problem: str, layer: Layer) -> None:
+        self.errors.append(f"{full}{problem} ({layer.where(full)})")
+        self.broken.add(full)
+
+    def section(self, section: Any, tree: Mapping[Any, Any], prefix: str, layer: Layer) -> dict[str, Any]:
+        """`tree` without what is wrong in it, its paths absolute."""
+        keys = keys_of(section)
+        good: dict[str, Any] = {}
+        for name, value in ((str(name), value) for name, value in tree.items()):
+            full = prefix + name
+            key = keys.get(name)
+            if key is None:
+                self.refuse(full, self._unknown(name, section, prefix), layer)
+            elif full == "algorithm.type" and isinstance(value, str) and value not in ALGORITHMS:
+                self.refuse(full, _no_algorithm(value), layer)
+            elif key.section and isinstance(value, Mapping):
+                inner = self.algorithm if full == "algorithm" else key.section
+                good[name] = self.section(inner, value, full + ".", layer)
+            elif key.item and isinstance(value, list):
+                self._set(full, layer)
+                good[name] = [self._item(key, f"{full}[{i}]", item, layer) for i, item in enumerate(value)]
+            else:
+                problem, value = _checked_value(section, key, value)
+                if problem:
+                    self.refuse(full, " " + problem, layer)
+                else:
+                    self._set(full, layer)
+                    good[name] = _absolute(full, value, layer.base_dir)
+        return good
+
+    def _item(self, key: Key, full: str, item: Any, layer: Layer) -> dict[str, Any]:
+        if isinstance(item, Mapping):
+            return self.section(key.item, item, full + ".", layer)
+        known = ", ".join(keys_of(key.item))
+        self.refuse(full, f" is {item!r}: expected a section with the keys {known}", layer)
+        return {}
+
+    def _set(self, full: str, layer: Layer) -> None:
+        """A later layer replaces a value, and a list as a whole."""
+        self.origins = {key: where for key, where in self.origins.items() if not key.startswith(f"{full}[")}
+        self.origins[full] = layer.where(full)
+
+    def _unknown(self, name: str, section: Any, prefix: str) -> str:
+        if prefix == "algorithm.":
+            owners = [kind for kind, keys in ALGORITHMS.items() if name in keys_of(keys)]
+            if owners:
+                takes = ", ".join(keys_of(section))
+                return f": a key of {', '.join(owners)}; {section.type} takes {takes}"
+        near = nearest_key(name, section, prefix)
+        hint = f"did you mean {near}?" if near else "known here: " + ", ".join(keys_of(section))
+        return f": unknown key; {hint}"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -50,122 +109,56 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     Relative paths are relative to the file that names them; in an override, to the working directory.
     Raises `RecipeError` with one line per mistake: unknown key, wrong type, missing key, file or variable.
     """
+    loaded, errors = read_recipe(path, overrides)
+    if loaded is None or errors:
+        raise RecipeError("\n".join(errors))
+    return loaded
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[LoadedRecipe | None, list[str]]:
+    """As `load_recipe`, with the mistakes beside what could be read; None when a file could not be read at all.
+
+    What is wrong or missing has its default, or a placeholder, and is named in `broken`.
+    """
     path = Path(path)
     errors: list[str] = []
-    files = _read_chain(path, (), errors)
-    layers = [layer for _, layer in files] + _read_overrides(overrides, errors)
+    files = read_chain(path, errors)
+    layers = files + read_overrides(overrides, errors)
+    complete = not errors
+    reader = _Reader(_algorithm(layers), errors)
     config = OmegaConf.structured(Recipe)
+    config.algorithm = OmegaConf.structured(reader.algorithm)
     for layer in layers:
-        tree = _checked(Recipe, layer.tree, "", layer, errors)
+        tree = reader.section(Recipe, layer.tree, "", layer)
         config = cast(DictConfig, OmegaConf.merge(config, tree))
-    if not errors:
-        missing = sorted(OmegaConf.missing_keys(config))
-        errors += [f"{key} is missing: it has no default, set it in {_shown(path)}" for key in missing]
-    if errors:
-        raise RecipeError("\n".join(dict.fromkeys(errors)))
+    if not complete:
+        return None, list(dict.fromkeys(errors))
+    for key in sorted(OmegaConf.missing_keys(config)):
+        if not key.startswith(tuple(reader.broken)):
+            errors.append(f"{key} is missing: it has no default, set it in {shown(path)}")
+        reader.broken.add(key)
+        OmegaConf.update(config, key, _UNKNOWN)
     recipe = cast(Recipe, OmegaConf.to_object(config))
     absolute = path.resolve()
-    sources = tuple(dict.fromkeys(file for file, _ in files))
-    return LoadedRecipe(recipe, absolute, absolute.parent, sources, OmegaConf.to_yaml(config))
+    sources = tuple(dict.fromkeys(layer.file for layer in files if layer.file))
+    text = OmegaConf.to_yaml(config)
+    loaded = LoadedRecipe(recipe, absolute, absolute.parent, sources, text, reader.origins, frozenset(reader.broken))
+    return loaded, list(dict.fromkeys(errors))
 
 
-def _read_chain(path: Path, above: tuple[Path, ...], errors: list[str]) -> list[tuple[Path, _Layer]]:
-    """The layers of a file: those it extends first, in their order, itself last. `above`: who extends it."""
-    file = path.resolve()
-    by = f" (extended by {_shown(above[-1])})" if above else ""
-    if file in above:
-        chain = " -> ".join(_shown(link) for link in (*above[above.index(file) :], file))
-        errors.append(f"extends goes in a circle: {chain}; take one of them out")
-        return []
-    tree = _read_yaml(file, by, errors)
-    if tree is None:
-        return []
-    extends = tree.pop("extends", [])
-    parents = extends if isinstance(extends, list) else [extends]
-    layers: list[tuple[Path, _Layer]] = []
-    for parent in parents:
-        if isinstance(parent, str) and parent and "${" not in parent:
-            layers += _read_chain(file.parent / parent, (*above, file), errors)
-        else:
-            errors.append(f"extends is {parent!r} (in {_shown(file)}): expected a relative path or a list of them")
-    return [*layers, (file, _Layer(f"in {_shown(file)}", file.parent, tree))]
+def _algorithm(layers: Sequence[Layer]) -> Any:
+    """The dataclass of the last `algorithm.type` that is given, since that decides which keys there are."""
+    sections = [layer.tree.get("algorithm") for layer in layers]
+    given = [section.get("type") for section in sections if isinstance(section, Mapping)]
+    known = [name for name in given if isinstance(name, str) and name in ALGORITHMS]
+    return ALGORITHMS[known[-1] if known else AlgorithmConfig.type]
 
 
-def _read_yaml(file: Path, by: str, errors: list[str]) -> dict[str, Any] | None:
-    """The file's top-level mapping; None after adding to `errors`."""
-    try:
-        tree = OmegaConf.to_container(OmegaConf.load(file))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        errors.append(f"{_shown(file)}:{line}: not valid YAML: {error.problem}")
-    except OmegaConfBaseException as error:
-        errors.append(f"{_shown(file)}: {_first_line(error)}; only ${{oc.env:NAME}} may stand in ${{...}}")
-    except FileNotFoundError:
-        siblings = [p.name for p in file.parent.glob("*.yaml")] if file.parent.is_dir() else []
-        near = nearest(file.name, siblings)
-        hint = f"; did you mean {_shown(file.parent / near)}?" if near else "; check the path"
-        errors.append(f"{_shown(file)}: no such recipe{by}{hint}")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or _first_line(error)
-        errors.append(f"{_shown(file)}: cannot be read as a YAML file{by}: {reason}")
-    else:
-        if isinstance(tree, dict):
-            return {str(key): value for key, value in tree.items()}
-        errors.append(f"{_shown(file)}: expected keys at the top level (`name: ...`), found a list")
-    return None
-
-
-def _read_overrides(overrides: Sequence[str], errors: list[str]) -> list[_Layer]:
-    """One layer per override, so that each is laid over those before it."""
-    layers = []
-    for text in overrides:
-        if not re.match(r"[^\s=]+=", text):
-            errors.append(f"override {text!r}: expected key=value, for example learner.cpus=2")
-            continue
-        try:
-            tree = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([text])))
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            reason = getattr(error, "problem", None) or _first_line(error)
-            errors.append(f"override {text!r}: not valid YAML: {reason}; quote text that holds any of [{{}}]:,$")
-            continue
-        if "extends" in tree:
-            errors.append(f"override {text!r}: extends stands in a recipe file, not on the command line")
-            continue
-        layers.append(_Layer("on the command line", Path.cwd(), tree))
-    return layers
-
-
-def _checked(section: Any, tree: Mapping[Any, Any], prefix: str, layer: _Layer, errors: list[str]) -> dict[str, Any]:
-    """`tree` without what is wrong in it, its paths absolute; what is wrong is added to `errors`."""
-    keys = keys_of(section)
-    good: dict[str, Any] = {}
-    for name, value in ((str(name), value) for name, value in tree.items()):
-        full = prefix + name
-        key = keys.get(name)
-        if key is None:
-            near = nearest_key(name, section, prefix)
-            hint = f"did you mean {near}?" if near else "known here: " + ", ".join(keys)
-            errors.append(f"{full}: unknown key ({layer.where}); {hint}")
-        elif key.section and isinstance(value, Mapping):
-            good[name] = _checked(key.section, value, full + ".", layer, errors)
-        elif key.item and isinstance(value, list):
-            good[name] = [_checked_item(key, i, item, full, layer, errors) for i, item in enumerate(value)]
-        else:
-            problem, value = _checked_value(section, key, value)
-            if problem:
-                errors.append(f"{full} {problem} ({layer.where})")
-            else:
-                good[name] = _absolute(full, value, layer.base_dir)
-    return good
-
-
-def _checked_item(key: Key, index: int, item: Any, full: str, layer: _Layer, errors: list[str]) -> dict[str, Any]:
-    where = f"{full}[{index}]"
-    if isinstance(item, Mapping):
-        return _checked(key.item, item, where + ".", layer, errors)
-    known = ", ".join(keys_of(key.item))
-    errors.append(f"{where} is {item!r}: expected a section with the keys {known} ({layer.where})")
-    return {}
+def _no_algorithm(name: str) -> str:
+    near = nearest(name, list(ALGORITHMS))
+    meant = f"; did you mean {near}?" if near and name not in PLANNED else ""
+    known = "known, and not trained by this version" if name in PLANNED else "unknown"
+    return f" is {name}: {known}; allowed one of {', '.join(ALGORITHMS)}{meant}"
 
 
 def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
@@ -182,8 +175,8 @@ def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
         if word in key.field.metadata.get("choices", ()):
             return "", word
         return f"is {str(value).lower()}: expected {key.expected}; write off, on, yes and no in quotes", value
-    shown = "null" if value is None else "a section" if isinstance(value, Mapping) else repr(value)
-    wrong = f"is {shown}: expected {key.expected}"
+    given = "null" if value is None else "a section" if isinstance(value, Mapping) else repr(value)
+    wrong = f"is {given}: expected {key.expected}"
     if key.section or key.item or (key.plain_types and isinstance(value, Mapping | list)):
         return wrong, value
     if key.plain_item and not (isinstance(value, list) and all(isinstance(item, key.plain_item) for item in value)):
@@ -221,7 +214,7 @@ def _absolute(full: str, value: Any, base_dir: Path) -> Any:
     if full == "backbone.path":
         is_folder = value.startswith((".", "~")) or (base_dir / _expanded(value)).is_dir()
         return _joined(base_dir, value) if is_folder else value  # anything else is a name on a hub
-    if re.fullmatch(r"rewards\[\d+\]\.fn", full):
+    if re.fullmatch(r"(evaluation\.)?rewards\[\d+\]\.fn", full):
         file, colon, function = value.rpartition(":")
         return _joined(base_dir, file) + colon + function if file.endswith(".py") else value
     return value
@@ -231,13 +224,3 @@ def _joined(base_dir: Path, value: str) -> str:
     if os.path.isabs(_expanded(value)):  # maybe by way of the environment, which stays unexpanded
         return value
     return os.path.normpath(base_dir / os.path.expanduser(value))
-
-
-def _shown(path: Path) -> str:
-    """The path as a person would type it from here."""
-    absolute = path.resolve()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -1,7 +1,8 @@
 """Every key of a recipe, with its unit, range and reason. Importing this file imports no torch.
 
 The dataclasses are OmegaConf structured configs: an unknown key or a wrong type is refused. Ranges are in
-each field's metadata (`at_least`, `at_most`, `above`, `choices`) and are checked by `recipe.validate`.
+each field's metadata (`at_least`, `at_most`, `above`, `choices`) and are checked by `recipe.validate`. The algorithms
+have a file of their own, `recipe/algorithms.py`.
 docs/recipe_keys.md is made from this file: `python -m rlhf_platform.recipe.document > docs/recipe_keys.md`.
 """
 
@@ -10,10 +11,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-
-def key(default: Any, **bounds: Any) -> Any:
-    """A field with bounds: `at_least`, `at_most` (inclusive), `above` (exclusive), `choices`."""
-    return field(default=default, metadata=bounds)
+from rlhf_platform.recipe.algorithms import GRPO, AlgorithmConfig
+from rlhf_platform.recipe.field import key
 
 
 @dataclass
@@ -134,26 +133,6 @@ class SFTConfig:
 
 
 @dataclass
-class AlgorithmConfig:
-    """How rewards become a gradient. `type: grpo` alone is GRPO as in DeepSeekMath (2402.03300)."""
-
-    type: str = key("grpo", choices=("grpo",))
-    """Chosen by name; the other keys are then its published values."""
-    group_size: int = key(8, at_least=1, at_most=1024)
-    """Samples per prompt, compared with each other; GRPO needs at least 2."""
-    clip_ratio: float = key(0.2, above=0.0, at_most=1.0)
-    """The policy ratio is clipped to [1 - clip_ratio, 1 + clip_ratio]."""
-    kl_coef: float = key(0.04, at_least=0.0, at_most=10.0)
-    """Weight of the KL to the frozen warm start in the loss; 0 keeps no reference in memory."""
-    importance_cap: float = key(2.0, at_least=1.0, at_most=100.0)
-    """Cap of the weight learner/rollout that corrects what the two compute differently (law 6)."""
-    epochs: int = key(1, at_least=1, at_most=16)
-    """Passes over the samples of a step."""
-    minibatches: int = key(1, at_least=1, at_most=64)
-    """Optimiser steps per pass."""
-
-
-@dataclass
 class RolloutConfig:
     """Generation with vLLM."""
 
@@ -191,6 +170,9 @@ class RewardConfig:
     """Factor of this term in the sum; negative for a penalty."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the function as keywords."""
+    judge: str = ""
+    """The model that the function asks for its opinion (a name, folder or URL); passed to it as keyword `judge`. What
+    judges in training may not judge in the evaluation (law 8)."""
     timeout: float = key(30.0, above=0.0)
     """Seconds for one call (one sample, or the whole batch of a batched function); then it is `Failed(timeout)`."""
 
@@ -244,6 +226,10 @@ class LearnerConfig:
 class EvaluationConfig:
     """Greedy decoding of the held-out split, before and after RL."""
 
+    every: int = key(0, at_least=0)
+    """RL steps between evaluations on the way; 0: before and after only."""
+    rewards: list[RewardConfig] = field(default_factory=list)
+    """Terms that measure the held-out answers and train nothing; their means are logged as `heldout/NAME`."""
     max_clips: int | None = key(None, at_least=1)
     """Evaluate only this many clips, evenly spread over the split; none: all."""
     bootstrap_samples: int = key(10_000, at_least=100)
@@ -283,6 +269,37 @@ class TrackingConfig:
 
 
 @dataclass
+class MonitorConfig:
+    """A limit on a metric of the RL steps. A metric that is not a number trips it too."""
+
+    metric: str = MISSING
+    """A name of docs/run.md, as `kl` or `reward/wer_reward`."""
+    above: float | None = None
+    """Trips when the metric is larger. Give this or `below`."""
+    below: float | None = None
+    """Trips when the metric is smaller."""
+    for_steps: int = key(1, at_least=1)
+    """Steps in a row past the limit before it trips: one noisy step is no trend."""
+    action: str = key("stop", choices=("warn", "stop"))
+    """`stop` ends the run after a checkpoint, `warn` says a line."""
+
+
+@dataclass
+class CheckpointConfig:
+    """What `rlhf resume` goes on from: the learner's state, the policy, and all that decides what comes next."""
+
+    every: int = key(10, at_least=0)
+    """RL steps between checkpoints, the last step included; 0 writes none, and the run cannot be resumed."""
+    keep_last: int = key(2, at_least=1, at_most=1000)
+    """Newest checkpoints that are kept; two, so that one stays when a disk fails under the other."""
+    keep_best: int = key(1, at_least=0, at_most=1000)
+    """Checkpoints that are kept for being the best by `best_by`, beside the newest."""
+    best_by: str = key("reward", choices=("reward", "heldout_wer"))
+    """`reward`: highest mean reward of the steps since the checkpoint before; `heldout_wer`: lowest, which needs an
+    evaluation at each checkpoint (`evaluation.every`)."""
+
+
+@dataclass
 class Recipe:
     """A run."""
 
@@ -307,8 +324,8 @@ class Recipe:
     align: SFTConfig = field(default_factory=SFTConfig)
     """Before `sft`: the adaptor between encoder and decoder learns by itself, on the same clips, with all else frozen.
     For a backbone whose adaptor is new, as that of `backbone.build: small`."""
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
-    """How rewards become a gradient."""
+    algorithm: AlgorithmConfig = field(default_factory=GRPO)
+    """How rewards become a gradient; `type` says which keys there are."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """Generation."""
     rewards: list[RewardConfig] = field(default_factory=list)
@@ -319,7 +336,11 @@ class Recipe:
     """Training."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Measuring before and after."""
+    monitors: list[MonitorConfig] = field(default_factory=list)
+    """Limits that a run watches itself by."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where metrics go."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """What a run can be resumed from."""

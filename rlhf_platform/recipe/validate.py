@@ -4,19 +4,27 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.keys import keys_of, nearest
+from rlhf_platform.recipe.bounds import out_of_bounds
+from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.metrics import METRICS, PER_TERM
 from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe, RewardConfig
 
 AUDIO_TOKENS_PER_SECOND = 13
 """Positions that one second of audio takes in the tiny backbone's decoder."""
 PROMPT_TOKENS = 32
 """Positions kept for the text around the audio in the tiny backbone."""
+
+Problem = tuple[str, str]
+"""The key that is to be changed, and what is wrong with its value."""
+Check = Callable[[Recipe], Iterator[Problem]]
 
 
 def validate(loaded: LoadedRecipe) -> None:
@@ -27,21 +35,34 @@ def validate(loaded: LoadedRecipe) -> None:
 
 
 def problems(loaded: LoadedRecipe) -> list[str]:
-    """One line per value that cannot be run: the key, its value, what is allowed and the way out."""
-    recipe = loaded.recipe
-    out_of_bounds = list(_bounds(recipe, ""))
-    # The arithmetic below divides by sizes, so it waits until they are within their bounds.
-    related = [] if out_of_bounds else [*_batches(recipe), *_cores(recipe), *_tiny(recipe)]
-    return [
-        *out_of_bounds,
-        *_name(recipe),
-        *_data(recipe),
-        *_backbone(recipe),
-        *_rewards(recipe),
-        *_sampling(recipe),
-        *_lora(recipe),
-        *related,
-    ]
+    """One line per value that cannot be run: the key, its value, what is allowed, the way out, where it was set.
+
+    A check that reads a key which is broken, or out of its bounds, waits until that is mended.
+    """
+    found = [(key, text) for key, text in out_of_bounds(loaded.recipe) if key not in loaded.broken]
+    unsure = {key for key, _ in found} | loaded.broken
+    for check, reads in _CHECKS:
+        if not any(key.startswith(reads) for key in unsure):
+            found += check(loaded.recipe)
+    return [located(loaded, key, text) for key, text in found]
+
+
+def located(loaded: LoadedRecipe, key: str, text: str) -> str:
+    """`KEY is VALUE: TEXT (FILE:LINE)`. A value from the environment is shown by its variable's name."""
+    value: Any = OmegaConf.to_container(OmegaConf.create(loaded.yaml), resolve=False)
+    for part in re.findall(r"[^.\[\]]+", key):
+        value = value[int(part) if isinstance(value, list) else part]
+    words = {None: "null", True: "true", False: "false"}
+    number = isinstance(value, float)
+    shown = words[value] if value is None or isinstance(value, bool) else f"{value:g}" if number else repr(value)
+    return f"{key} is {shown}: {text} ({origin(loaded, key)})"
+
+
+def origin(loaded: LoadedRecipe, key: str) -> str:
+    """Where a key was set, or the list that it is an item of: `file.yaml:7`, `on the command line`, `the default`."""
+    while key and key not in loaded.origins:
+        key = re.sub(r"(\.|^)[^.\[]*$|\[\d+\]$", "", key)
+    return loaded.origins.get(key, "the default")
 
 
 def reward_name(reward: RewardConfig) -> str:
@@ -60,202 +81,213 @@ def uses_local_cluster(recipe: Recipe) -> bool:
     return recipe.cluster.address is None and not os.environ.get("RAY_ADDRESS")
 
 
-def _bounds(section: Any, prefix: str) -> Iterator[str]:
-    for key in keys_of(type(section)).values():
-        value, full = getattr(section, key.name), prefix + key.name
-        if key.section:
-            yield from _bounds(value, full + ".")
-        elif key.item:
-            for index, item in enumerate(value):
-                yield from _bounds(item, f"{full}[{index}].")
-        elif not _allows(key.field.metadata, value):
-            bounds = key.field.metadata
-            yield f"{full} is {_text(value)}: allowed {allowed(bounds)}{_meant(bounds, value)}"
-
-
-def _allows(bounds: Mapping[str, Any], value: Any) -> bool:
-    if "choices" in bounds:
-        return value in bounds["choices"]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return True
-    return (
-        math.isfinite(value)
-        and value >= bounds.get("at_least", -math.inf)
-        and value <= bounds.get("at_most", math.inf)
-        and value > bounds.get("above", -math.inf)
-    )
-
-
-def allowed(bounds: Mapping[str, Any]) -> str:
-    """A field's bounds in words: "2 to 1024", "above 0 to 1", "one of off, online"; "" when it has none."""
-    if "choices" in bounds:
-        choices = [_text(choice) for choice in bounds["choices"]]
-        return f"one of {', '.join(choices)}" if len(choices) > 1 else f"only {choices[0]}"
-    low = bounds.get("at_least", bounds.get("above"))
-    above = "above " if "above" in bounds else ""
-    if "at_most" in bounds:
-        high = _number(bounds["at_most"])
-        return f"at most {high}" if low is None else f"{above}{_number(low)} to {high}"
-    return "" if low is None else f"{above or 'at least '}{_number(low)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _meant(bounds: Mapping[str, Any], value: Any) -> str:
-    near = nearest(str(value), [str(choice) for choice in bounds.get("choices", ())])
-    return f"; did you mean {near}?" if near else ""
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
-
-
-def _name(recipe: Recipe) -> Iterator[str]:
+def _name(recipe: Recipe) -> Iterator[Problem]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
-        yield f"name is {recipe.name!r}: it names a folder; allowed letters, digits, then . _ - too"
+        yield "name", "it names a folder; allowed letters, digits, then . _ - too"
+
+
+def _address(recipe: Recipe) -> Iterator[Problem]:
     address = recipe.cluster.address
     if address is not None and not re.fullmatch(r"auto|(ray://)?[^\s:/]+:\d+", address):
-        yield f"cluster.address is {address!r}: allowed auto, host:port, ray://host:port, null (local)"
+        yield "cluster.address", "allowed auto, host:port, ray://host:port, null (local)"
 
 
-def _data(recipe: Recipe) -> Iterator[str]:
+def _data(recipe: Recipe) -> Iterator[Problem]:
     manifest, demo = recipe.data.manifest, recipe.data.demo
     if manifest is None and demo is None:
-        yield "data.manifest and data.demo are null: give one of them, for example data.demo=digits"
+        yield "data.manifest", "so is data.demo; give one of them, for example data.demo=digits"
     elif manifest is not None and demo is not None:
-        yield f"data.demo is {demo} and data.manifest is {manifest!r}: give one, set the other to null"
+        yield "data.manifest", f"data.demo is {demo} too; give one, set the other to null"
     if manifest is not None and not Path(manifest).is_file():
         file = Path(manifest)
         near = nearest(file.name, [path.name for path in file.parent.glob("*.jsonl")])
         hint = f"did you mean {file.parent / near}?" if near else "a path is relative to the file that names it"
-        yield f"data.manifest is {manifest!r}: no such file; {hint}"
+        yield "data.manifest", f"no such file; {hint}"
+    for split in ("train_split", "rl_split"):
+        if getattr(recipe.data, split) == recipe.data.eval_split:
+            yield f"data.{split}", "data.eval_split is the same; nothing may learn from what measures it, name another"
 
 
-def _backbone(recipe: Recipe) -> Iterator[str]:
+def _backbone(recipe: Recipe) -> Iterator[Problem]:
     backbone = recipe.backbone
     reads = BUILDS.get(backbone.build)
     if backbone.path is None and reads and backbone.adapter != reads:
         yield (
-            f"backbone.adapter is {backbone.adapter}: backbone.build={backbone.build} makes a checkpoint that "
-            f"{reads} reads; set it to {reads}, or name a checkpoint in backbone.path"
+            "backbone.adapter",
+            f"backbone.build={backbone.build} makes a checkpoint that {reads} reads; set it to {reads}, or name a "
+            "checkpoint in backbone.path",
         )
 
 
-def _rewards(recipe: Recipe) -> Iterator[str]:
+def _rewards(recipe: Recipe) -> Iterator[Problem]:
     if not recipe.rewards:
-        yield "rewards is empty: at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"
+        yield "rewards", "at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"
     elif all(reward.weight == 0 for reward in recipe.rewards):
-        yield "rewards[].weight is 0 in every reward: nothing would be learnt; give one another weight"
-    for index, reward in enumerate(recipe.rewards):
-        if not names_function(reward.fn):
-            yield f"rewards[{index}].fn is {reward.fn!r}: expected package.module:name or file.py:name"
-    for name, count in Counter(map(reward_name, recipe.rewards)).items():
-        if count > 1:
-            yield f"rewards[].name is {name!r} in {count} rewards: names must differ; set name in all but one"
+        yield "rewards[0].weight", "and so in every reward: nothing would be learnt; give one another weight"
+    for section, rewards in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards)):
+        for index, reward in enumerate(rewards):
+            if not names_function(reward.fn):
+                yield f"{section}[{index}].fn", "expected package.module:name or file.py:name"
+        names = list(map(reward_name, rewards))
+        for name, count in Counter(names).items():
+            if count > 1:
+                last = len(names) - 1 - names[::-1].index(name)
+                key = "name" if rewards[last].name else "fn"
+                said = f"{count} rewards are named {name!r} in metrics; set {section}[{last}].name to tell them apart"
+                yield f"{section}[{last}].{key}", said
 
 
-def _sampling(recipe: Recipe) -> Iterator[str]:
-    algorithm, rollout = recipe.algorithm, recipe.rollout
-    if algorithm.type == "grpo" and algorithm.group_size == 1:
-        yield (
-            "algorithm.group_size is 1: grpo compares samples of one prompt, allowed 2 to 1024; "
-            "8 is the default, 64 is published"
-        )
-    if 0 < rollout.top_p < 1:
-        yield (
-            f"rollout.top_p is {rollout.top_p:g}: only 1 is allowed, a cut tail is not the distribution "
-            "that is learnt; lower rollout.temperature instead"
-        )
+def _judges(recipe: Recipe) -> Iterator[Problem]:
+    """Law 8."""
+    training = {_same(reward.judge): index for index, reward in enumerate(recipe.rewards) if reward.judge}
+    for index, reward in enumerate(recipe.evaluation.rewards):
+        if reward.judge and _same(reward.judge) in training:
+            yield (
+                f"evaluation.rewards[{index}].judge",
+                f"rewards[{training[_same(reward.judge)]}] trains on the same judge, and what is trained to please it "
+                "is not measured by it; name a judge of another family",
+            )
 
 
-def _lora(recipe: Recipe) -> Iterator[str]:
+def _same(judge: str) -> str:
+    """A judge under its spellings: a hub name's case, a folder's or URL's last slash."""
+    return os.path.normpath(judge).casefold()
+
+
+def _sampling(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.rollout.top_p < 1:
+        said = "only 1 is allowed, a cut tail is not the distribution that is learnt; lower rollout.temperature instead"
+        yield "rollout.top_p", said
+    if recipe.rollout.max_new_tokens >= recipe.rollout.max_tokens:
+        limit = recipe.rollout.max_tokens
+        yield "rollout.max_new_tokens", f"rollout.max_tokens={limit} holds the prompt too; allowed below {limit}"
+
+
+def _lora(recipe: Recipe) -> Iterator[Problem]:
     """Keys of LoRA that would have no effect, and what LoRA leaves no room for."""
     for name, lora in (("align", recipe.align.lora), ("sft", recipe.sft.lora), ("learner", recipe.learner.lora)):
         idle = [key for key in ("alpha", "targets") if getattr(lora, key) != getattr(LoraConfig(), key)]
         if lora.rank == 0 and idle:
             yield (
-                f"{name}.lora.rank is 0: {name}.lora.{idle[0]}={getattr(lora, idle[0])} has no effect without LoRA; "
-                "set the rank, for example to 16, or leave the other out"
+                f"{name}.lora.{idle[0]}",
+                f"it has no effect with {name}.lora.rank=0, which is no LoRA; set the rank, for example to 16, or "
+                "leave this out",
             )
     if recipe.align.lora.rank > 0:
-        yield (
-            f"align.lora.rank is {recipe.align.lora.rank}: this stage teaches the adaptor alone, allowed only 0; "
-            "set sft.lora.rank for the stage after it"
-        )
+        said = "this stage teaches the adaptor alone, allowed only 0; set sft.lora.rank for the stage after it"
+        yield "align.lora.rank", said
     rank = recipe.learner.lora.rank
     if rank > 0 and not recipe.learner.freeze_encoder:
+        said = f"with learner.lora.rank={rank} LoRA alone learns; set it to true, or learner.lora.rank to 0"
+        yield "learner.freeze_encoder", said
+
+
+def _monitors(recipe: Recipe) -> Iterator[Problem]:
+    for index, monitor in enumerate(recipe.monitors):
+        known = monitor.metric in METRICS or monitor.metric.startswith(PER_TERM)
+        if not known:
+            near = nearest(monitor.metric, METRICS)
+            hint = f"did you mean {near}?" if near else f"allowed {', '.join(METRICS)}, {', '.join(PER_TERM)}NAME"
+            yield f"monitors[{index}].metric", f"no metric of that name; {hint}"
+        if (monitor.above is None) == (monitor.below is None):
+            other = "neither" if monitor.above is None else "both"
+            yield f"monitors[{index}].above", f"{other} of above and below are given; give one of them"
+
+
+def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
+    checkpoint, evaluation = recipe.checkpoint, recipe.evaluation
+    if checkpoint.every == 0 or checkpoint.keep_best == 0 or checkpoint.best_by != "heldout_wer":
+        return
+    if evaluation.every == 0 or checkpoint.every % evaluation.every:
         yield (
-            f"learner.freeze_encoder is false: with learner.lora.rank={rank} LoRA alone learns; set it to true, or "
-            "learner.lora.rank to 0"
+            "checkpoint.best_by",
+            f"a checkpoint every {checkpoint.every} steps has no held-out WER when evaluation.every is "
+            f"{evaluation.every}; set evaluation.every={checkpoint.every}, or checkpoint.best_by=reward",
         )
 
 
-def _batches(recipe: Recipe) -> Iterator[str]:
+def _batches(recipe: Recipe) -> Iterator[Problem]:
     prompts, group = recipe.rollout.prompts_per_step, recipe.algorithm.group_size
     workers, parts = recipe.rollout.workers, recipe.learner.workers * recipe.algorithm.minibatches
     step = math.lcm(workers, parts // math.gcd(parts, group))
     lower, higher = prompts // step * step, (prompts // step + 1) * step
     fits = f"allowed multiples of {step}: {f'{lower} or ' if lower else ''}{higher}"
     if prompts % workers:
-        yield f"rollout.prompts_per_step is {prompts}: not divisible over rollout.workers={workers}; {fits}"
+        yield "rollout.prompts_per_step", f"not divisible over rollout.workers={workers}; {fits}"
     if prompts * group % parts:
         yield (
-            f"rollout.prompts_per_step is {prompts}: x algorithm.group_size={group} makes {prompts * group} "
-            f"samples, not divisible over learner.workers={recipe.learner.workers} x "
-            f"algorithm.minibatches={recipe.algorithm.minibatches}; {fits}"
+            "rollout.prompts_per_step",
+            f"x algorithm.group_size={group} makes {prompts * group} samples, not divisible over "
+            f"learner.workers={recipe.learner.workers} x algorithm.minibatches={recipe.algorithm.minibatches}; {fits}",
         )
 
 
-def _cores(recipe: Recipe) -> Iterator[str]:
-    """On a local cluster the cores that rollout and learner reserve must fit together.
+def _cores(recipe: Recipe) -> Iterator[Problem]:
+    """On a local cluster the cores and GPUs that rollout and learner reserve must fit together.
 
     Their phases alternate, yet each keeps its cores for the whole run: two busy actors on one core take
     several times as long. Reward workers need a fraction of a core each, which the local cluster gets on top.
     """
-    rollout, learner = recipe.rollout, recipe.learner
-    needed = rollout.workers * rollout.cpus + learner.workers * learner.cpus
+    if not uses_local_cluster(recipe):
+        return
+    rollout, learner, cluster = recipe.rollout, recipe.learner, recipe.cluster
     for stage, section in (("align", recipe.align), ("sft", recipe.sft)):
-        warm = learner.workers * section.cpus
-        if uses_local_cluster(recipe) and section.steps > 0 and warm > recipe.cluster.cpus:
+        if section.steps > 0 and learner.workers * section.cpus > cluster.cpus:
             yield (
-                f"{stage}.cpus is {section.cpus}: the warm start keeps {learner.workers} x {section.cpus} cores, "
-                f"cluster.cpus is {recipe.cluster.cpus}; lower {stage}.cpus or learner.workers, or raise cluster.cpus"
+                f"{stage}.cpus",
+                f"the warm start keeps {learner.workers} x {section.cpus} cores, cluster.cpus is {cluster.cpus}; lower "
+                f"{stage}.cpus or learner.workers, or raise cluster.cpus",
             )
-    if uses_local_cluster(recipe) and needed > recipe.cluster.cpus:
-        yield (
-            f"cluster.cpus is {recipe.cluster.cpus}: rollout keeps {rollout.workers} x {rollout.cpus} cores "
-            f"and learner {learner.workers} x {learner.cpus}, together {needed}; raise it to {needed}, lower "
-            "workers or cpus of either, or name a cluster.address"
-        )
+    for kind, what in (("cpus", "cores"), ("gpus", "GPUs")):
+        each = [(part.workers, getattr(part, kind)) for part in (rollout, learner)]
+        needed = sum(workers * count for workers, count in each)
+        if needed > getattr(cluster, kind):
+            yield (
+                f"cluster.{kind}",
+                f"rollout keeps {each[0][0]} x {each[0][1]} {what} and learner {each[1][0]} x {each[1][1]}, together "
+                f"{needed}; raise it to {needed}, lower workers or {kind} of either, or name a cluster.address",
+            )
 
 
-def _tiny(recipe: Recipe) -> Iterator[str]:
+def _tiny(recipe: Recipe) -> Iterator[Problem]:
     """Sizes of the backbone that is built from nothing; a checkpoint brings its own."""
     if recipe.backbone.path is not None or recipe.backbone.build != "tiny":
         return
     tiny, window = recipe.backbone.tiny, recipe.backbone.window
-    if tiny.hidden_size % tiny.attention_heads:
-        yield (
-            f"backbone.tiny.hidden_size is {tiny.hidden_size}: not divisible by "
-            f"backbone.tiny.attention_heads={tiny.attention_heads}; "
-            f"nearest: {math.ceil(tiny.hidden_size / tiny.attention_heads) * tiny.attention_heads}"
-        )
-    if tiny.attention_heads % tiny.key_value_heads:
-        divisors = [str(n) for n in range(1, tiny.attention_heads + 1) if tiny.attention_heads % n == 0]
-        yield (
-            f"backbone.tiny.key_value_heads is {tiny.key_value_heads}: does not divide "
-            f"backbone.tiny.attention_heads={tiny.attention_heads}; allowed {', '.join(divisors)}"
-        )
+    heads = tiny.attention_heads
+    if tiny.hidden_size % heads:
+        nearest_size = math.ceil(tiny.hidden_size / heads) * heads
+        said = f"not divisible by backbone.tiny.attention_heads={heads}; nearest: {nearest_size}"
+        yield "backbone.tiny.hidden_size", said
+    if heads % tiny.key_value_heads:
+        divisors = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        yield "backbone.tiny.key_value_heads", f"does not divide attention_heads={heads}; allowed {divisors}"
     audio = math.ceil(AUDIO_TOKENS_PER_SECOND * window)
     needed = audio + recipe.rollout.max_new_tokens + PROMPT_TOKENS
     if needed > tiny.max_positions:
         yield (
-            f"backbone.tiny.max_positions is {tiny.max_positions}: backbone.window={window:g} s is {audio}, "
-            f"rollout.max_new_tokens={recipe.rollout.max_new_tokens}, the prompt {PROMPT_TOKENS}, "
-            f"together {needed}; raise it to {needed} or lower one of them"
+            "backbone.tiny.max_positions",
+            f"backbone.window={window:g} s is {audio}, rollout.max_new_tokens={recipe.rollout.max_new_tokens}, the "
+            f"prompt {PROMPT_TOKENS}, together {needed}; raise it to {needed} or lower one of them",
         )
+
+
+_CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (_name, ("name",)),
+    (_address, ("cluster.address",)),
+    (_data, ("data.",)),
+    (_backbone, ("backbone.adapter", "backbone.build", "backbone.path")),
+    (_rewards, ("rewards", "evaluation.rewards")),
+    (_judges, ("rewards", "evaluation.rewards")),
+    (_sampling, ("rollout.",)),
+    (_lora, ("align.lora", "sft.lora", "learner.lora", "learner.freeze_encoder")),
+    (_monitors, ("monitors",)),
+    (_checkpoint, ("checkpoint.", "evaluation.every")),
+    (_batches, ("rollout.", "algorithm.", "learner.")),
+    (_cores, ("rollout.", "learner.", "align.", "sft.", "cluster.")),
+    (_tiny, ("backbone.", "rollout.max_new_tokens")),
+)
+"""Each check, and the keys that it reads: while one of them is wrong it would speak of what nobody wrote."""
 
 
 def describe(loaded: LoadedRecipe) -> str:

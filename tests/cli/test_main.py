@@ -1,5 +1,6 @@
 """The command: exit codes, one line per mistake, no traceback, no torch."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rlhf_platform.cli.main import app
-from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "recipes/asr/quickstart.yaml")
@@ -37,7 +38,7 @@ def test_a_mistake_is_plain_lines_on_stderr_and_exit_code_2() -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "learner.cpu: unknown key (on the command line); did you mean learner.cpus?",
+        "learner.cpu: unknown key; did you mean learner.cpus? (on the command line)",
         "steps is 'x': expected a whole number (on the command line)",
     ]
 
@@ -53,11 +54,18 @@ def test_validate_imports_no_torch_ray_vllm_or_transformers() -> None:
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
 
 
-def test_validate_can_show_the_whole_recipe() -> None:
-    result = CliRunner().invoke(app, ["validate", QUICKSTART, "seed=7", "--show"])
+def test_show_prints_a_recipe_that_loads_again_and_says_where_each_value_is_from(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["show", QUICKSTART, "seed=7"])
     assert result.exit_code == 0
-    assert "name: asr-quickstart\n" in result.stdout
-    assert "seed: 7\n" in result.stdout
+    assert re.search(r"^name: asr-quickstart +# .*recipes/asr/quickstart.yaml:\d+$", result.stdout, re.MULTILINE)
+    assert re.search(r"^seed: 7 +# command line$", result.stdout, re.MULTILINE)
+    assert re.search(r"^  zero_stage: 0 +# default$", result.stdout, re.MULTILINE)
+    (tmp_path / "shown.yaml").write_text(result.stdout)
+    assert load_recipe(tmp_path / "shown.yaml").recipe == load_recipe(QUICKSTART, ["seed=7"]).recipe
+    changed = CliRunner().invoke(app, ["show", QUICKSTART, "--changed"]).stdout
+    assert "default" not in changed
+    (tmp_path / "changed.yaml").write_text(changed)
+    assert load_recipe(tmp_path / "changed.yaml").recipe == load_recipe(QUICKSTART).recipe
 
 
 def run_with(train: object, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> tuple[int, str]:
@@ -92,7 +100,7 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch) -> No
 def test_version_and_help_name_an_example() -> None:
     runner = CliRunner()
     assert runner.invoke(app, ["--version"]).stdout.startswith("rlhf-platform ")
-    for command in (["run"], ["validate"], ["data", "build"], ["data", "check"]):
+    for command in (["run"], ["validate"], ["show"], ["data", "build"], ["data", "check"]):
         result = runner.invoke(app, [*command, "--help"])
         assert result.exit_code == 0
         assert f"Example: rlhf {' '.join(command)}" in " ".join(result.stdout.split())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_platform.errors import RecipeError
+from rlhf_platform.recipe.algorithms import ALGORITHMS, DAPO
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.recipe.schema import Recipe
 
@@ -93,48 +94,48 @@ def test_a_missing_file_is_refused_with_the_nearest() -> None:
 
 def test_extends_must_be_paths_in_a_file() -> None:
     assert refusals("extends: 3\nname: a\n", "extends=b.yaml") == [
-        "extends is 3 (in r.yaml): expected a relative path or a list of them",
+        "extends is 3: expected a relative path or a list of them (r.yaml:1)",
         "override 'extends=b.yaml': extends stands in a recipe file, not on the command line",
     ]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("algorithm: {grop_size: 4}", "algorithm.grop_size: unknown key (in r.yaml); did you mean algorithm.group_size?"),
-        ("group_size: 4", "group_size: unknown key (in r.yaml); did you mean algorithm.group_size?"),
-        ("rewards: [{fn: 'a:b', wieght: 2}]", "rewards[0].wieght: unknown key (in r.yaml); did you mean rewards[0].weight?"),
-        ("backbone: {tiny: {hiden_size: 64}}", "backbone.tiny.hiden_size: unknown key (in r.yaml); did you mean backbone.tiny.hidden_size?"),
-        ("tracking: {zzz: 1}", "tracking.zzz: unknown key (in r.yaml); known here: wandb, project, table_rows"),
-        ("learner: {cpus: two}", "learner.cpus is 'two': expected a whole number (in r.yaml)"),
-        ("learner: {cpus: 1.5}", "learner.cpus is 1.5: expected a whole number (in r.yaml)"),
-        ("learner: {cpus: true}", "learner.cpus is True: expected a whole number (in r.yaml)"),
-        ("learner: {cpus: [1]}", "learner.cpus is [1]: expected a whole number (in r.yaml)"),
-        ("learner: {port: x}", "learner.port is 'x': expected a whole number or null (in r.yaml)"),
-        ("learner: {cpus: null}", "learner.cpus is null: expected a whole number (in r.yaml)"),
-        ("learner:", "learner is null: expected a section of keys (in r.yaml)"),
-        ("learner: 3", "learner is 3: expected a section of keys (in r.yaml)"),
-        ("backbone: {window: long}", "backbone.window is 'long': expected a number (in r.yaml)"),
-        ("sft: {spec_augment: 7.5}", "sft.spec_augment is 7.5: expected true or false (in r.yaml)"),
-        ("rewards: {fn: 'a:b'}", "rewards is a section: expected a list (in r.yaml)"),
-        ("rewards: ['a:b']", "rewards[0] is 'a:b': expected a section with the keys fn, name, weight, kwargs, timeout (in r.yaml)"),
-        ("learner: {lora: {targets: q_proj}}", "learner.lora.targets is 'q_proj': expected a list of text (in r.yaml)"),
-        ("learner: {lora: {targets: {a: 1}}}", "learner.lora.targets is a section: expected a list of text (in r.yaml)"),
-        ("learner: {lora: {targets: [1]}}", "learner.lora.targets is [1]: expected a list of text (in r.yaml)"),
-        ("learner: {lora: {targets: [null]}}", "learner.lora.targets is [None]: expected a list of text (in r.yaml)"),
-        ("rewards: [{fn: 'a:b', kwargs: 3}]", "rewards[0].kwargs is 3: expected a section of keys (in r.yaml)"),
-        ("data: {train_split: no}", "data.train_split is false: expected text; write off, on, yes and no in quotes (in r.yaml)"),
-        ("rewards: [{weight: 2}]", "rewards[0].fn is missing: it has no default, set it in r.yaml"),
-    ],
-)  # fmt: skip
-def test_a_mistake_of_form_is_one_line(text: str, expected: str) -> None:
-    assert refusals(f"name: a\n{text}\n") == [expected]
+def test_a_mistake_inside_a_list_item_names_its_own_line() -> None:
+    assert refusals("name: a\nrewards:\n- fn: a:b\n- fn: a:c\n  wieght: 2\n") == [
+        "rewards[1].wieght: unknown key; did you mean rewards[1].weight? (r.yaml:5)"
+    ]
+
+
+def test_choosing_an_algorithm_by_name_brings_its_published_values() -> None:
+    published = {kind: load(f"name: a\nalgorithm: {{type: {kind}}}\n").recipe.algorithm for kind in ALGORITHMS}
+    assert published == {kind: keys() for kind, keys in ALGORITHMS.items()}
+    assert load("name: a\n").recipe.algorithm == published["grpo"]
+
+
+def test_the_last_file_that_names_an_algorithm_decides_which_keys_there_are() -> None:
+    write("base.yaml", "algorithm: {type: dapo, group_size: 4, clip_ratio_high: 0.3}\n")
+    assert load("extends: base.yaml\nname: a\n").recipe.algorithm == DAPO(group_size=4, clip_ratio_high=0.3)
+    assert refusals("extends: base.yaml\nname: a\nalgorithm: {type: cispo}\n") == [
+        "algorithm.clip_ratio_high: a key of dapo, gspo; cispo takes type, group_size, kl_coef, importance_cap, epochs, "
+        "minibatches, normalization, ratio_cap (base.yaml:1)"
+    ]
+
+
+def test_each_value_knows_the_file_line_or_override_it_came_from() -> None:
+    write("base.yaml", "seed: 1\nrewards:\n  - fn: a:b\n    weight: 2\n")
+    origins = load("extends: base.yaml\nname: a\nrewards:\n  - fn: c:d\n", "steps=3").origins
+    assert origins == {
+        "seed": "base.yaml:1",
+        "name": "r.yaml:2",
+        "rewards": "r.yaml:3",
+        "rewards[0].fn": "r.yaml:4",
+        "steps": "on the command line",
+    }
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("learner.cpu=2", "learner.cpu: unknown key (on the command line); did you mean learner.cpus?"),
+        ("learner.cpu=2", "learner.cpu: unknown key; did you mean learner.cpus? (on the command line)"),
         ("learner.cpus=x", "learner.cpus is 'x': expected a whole number (on the command line)"),
         ("rewards.0.weight=2", "rewards is a list: override it as a whole, for example rewards=[{...}] (on the command line)"),
         ("learner.lora.targets.0=a", "learner.lora.targets is a list: override it as a whole, for example targets=[a, b] (on the command line)"),
@@ -154,10 +155,11 @@ def test_an_override_that_is_no_yaml_says_so() -> None:
 def test_all_mistakes_are_told_at_once_with_the_file_each_stands_in() -> None:
     write("base.yaml", "learner: {lr: 1, cpus: x}\n")
     assert refusals("extends: base.yaml\nnmae: a\n", "steps=many") == [
-        "learner.lr: unknown key (in base.yaml); did you mean learner.learning_rate?",
-        "learner.cpus is 'x': expected a whole number (in base.yaml)",
-        "nmae: unknown key (in r.yaml); did you mean name?",
+        "learner.lr: unknown key; did you mean learner.learning_rate? (base.yaml:1)",
+        "learner.cpus is 'x': expected a whole number (base.yaml:1)",
+        "nmae: unknown key; did you mean name? (r.yaml:2)",
         "steps is 'many': expected a whole number (on the command line)",
+        "name is missing: it has no default, set it in r.yaml",
     ]
 
 
@@ -201,9 +203,9 @@ def test_only_variables_that_are_set_may_be_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("NOWHERE", raising=False)
     monkeypatch.setenv("WORD", "secret")
     assert refusals("name: ${oc.env:NOWHERE}\nsteps: ${seed}\nlearner: {cpus: '${oc.env:WORD}'}\n") == [
-        "name is '${oc.env:NOWHERE}': the environment variable NOWHERE is not set; set it or write the value (in r.yaml)",
-        "steps is '${seed}': only ${oc.env:NAME} may stand in ${...} (in r.yaml)",
-        "learner.cpus is '${oc.env:WORD}': expected a whole number (in r.yaml)",
+        "name is '${oc.env:NOWHERE}': the environment variable NOWHERE is not set; set it or write the value (r.yaml:1)",
+        "steps is '${seed}': only ${oc.env:NAME} may stand in ${...} (r.yaml:2)",
+        "learner.cpus is '${oc.env:WORD}': expected a whole number (r.yaml:3)",
     ]
     nested = "name: a\nrewards: [{fn: 'a:b', kwargs: {k: ['${oc.decode:1}']}}]\n"
     (line,) = refusals(nested)

@@ -1,0 +1,49 @@
+"""What may change in a recipe when its run goes on, and what may not."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rlhf_platform.recipe.schema import Recipe
+
+_FREE = (
+    "runs_dir",
+    "cache_dir",
+    "cluster",
+    "tracking",
+    "checkpoint",
+    "monitors",
+    "scoring.max_failure_rate",
+    "evaluation.bootstrap_samples",
+    "evaluation.confidence",
+    "evaluation.every",
+)
+"""Where a run lives, how long it waits and what it keeps: none of it is in the policy."""
+
+
+def may_change(key: str) -> bool:
+    """Whether a run may go on with another value of `key`; `steps` may too, under a constant learning rate."""
+    return any(key == free or key.startswith((f"{free}.", f"{free}[")) for free in _FREE)
+
+
+def refused_changes(before: str, after: str, recipe: Recipe) -> list[str]:
+    """One line per key that differs between two recipes as YAML and may not. `recipe`: the one after."""
+    old, new = (dict(flattened(OmegaConf.to_container(OmegaConf.create(text)))) for text in (before, after))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not may_change(key)]
+    lines = []
+    for key in changed:
+        if key == "steps" and recipe.learner.schedule == "constant":
+            continue
+        why = "; learner.schedule=linear falls to 0 at the last step, which is decided" if key == "steps" else ""
+        lines.append(f"{key} was {old.get(key)!r}, is {new.get(key)!r}: the run was begun with the first{why}")
+    return lines
+
+
+def flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a recipe's mapping by full name; a list is one value."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
