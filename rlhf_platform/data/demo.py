@@ -18,9 +18,14 @@ def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None]
     A set of another builder version lies in another folder. Raises `RecipeError` for an unknown name,
     `DataError` if a voice is not installed or the archive of recordings is not the one that belongs to it.
     """
+    return build_into(name, folder_of(name, cache_dir), progress)
+
+
+def folder_of(name: str, cache_dir: str | Path) -> Path:
+    """Where `build` puts data set `name`, whether or not it is there. Raises `RecipeError` for an unknown name."""
     _check(name)
     key = {"digits": digits, "recorded": prompts}[name].build_key()
-    return build_into(name, Path(cache_dir, "data", f"{name}-{key}"), progress)
+    return Path(cache_dir, "data", f"{name}-{key}")
 
 
 def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
