@@ -24,3 +24,19 @@ def build_backbone(backbone: BackboneConfig, texts: Iterable[str], path: Path) -
         from policies.pretrained.small import build_small
 
         build_small(backbone.tiny.audio_slots, backbone.window, path)
+
+
+def notice_of(build: str) -> str:
+    """Origin and licence of the weights that `backbone.build` starts from, for every copy; empty when from nothing.
+
+    Raises DataError when the package that carries the licence is not installed.
+    """
+    if build == "whisper_tiny_en":
+        from policies.pretrained import whisper_tiny_en
+
+        return whisper_tiny_en.notice_text()
+    if build == "small":
+        from policies.pretrained import small
+
+        return small.notice_text()
+    return ""

@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from policies.pretrained import smollm2, whisper_tiny_en
-from policies.pretrained.notices import MIT_OPENAI
 from policies.qwen2_audio import published_name
 from policies.tokenizer import audio_slot
 from rlhf_platform.errors import RecipeError
@@ -60,8 +59,12 @@ def build_small(audio_slots: int, window: float, path: Path) -> None:
     names = {published_name(name): values for name, values in model.state_dict().items()}
     model.save_pretrained(path, state_dict=names, save_original_format=False)
     Qwen2AudioProcessor(WhisperFeatureExtractor(chunk_length=int(window)), tokenizer).save_pretrained(path)
-    notices = (whisper_tiny_en.NOTICE, MIT_OPENAI, smollm2.NOTICE, smollm2.license_text())
-    (path / "NOTICE.txt").write_text("\n".join(notices), encoding="utf-8")
+    (path / "NOTICE.txt").write_text(notice_text(), encoding="utf-8")
+
+
+def notice_text() -> str:
+    """Origins and licences, for every copy of the weights."""
+    return "\n".join((whisper_tiny_en.notice_text(), smollm2.NOTICE, smollm2.license_text()))
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, audio_slots: int) -> None:

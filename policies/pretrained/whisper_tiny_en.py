@@ -94,7 +94,12 @@ def build_whisper_tiny_en(path: Path, package: Path | None = None) -> None:
     model.generation_config = _generation()
     model.save_pretrained(path)
     WhisperProcessor(WhisperFeatureExtractor(), _tokenizer(vocabulary)).save_pretrained(path)
-    (path / "NOTICE.txt").write_text(NOTICE + "\n" + MIT_OPENAI, encoding="utf-8")
+    (path / "NOTICE.txt").write_text(notice_text(), encoding="utf-8")
+
+
+def notice_text() -> str:
+    """Origin and licence, for every copy of the weights."""
+    return f"{NOTICE}\n{MIT_OPENAI}"
 
 
 def state_dict(weights: Path) -> dict[str, Tensor]:
