@@ -1,7 +1,7 @@
 """LoRA (2106.09685) in the decoder: W + alpha / rank * B A, with W frozen. PEFT puts it in and computes it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from rlhf_platform.recipe.schema import LoraConfig
 
 _NAME = "default"
 """PEFT can keep several LoRAs in a model, each under a name."""
+_Layout = PolicyAdapter | type[PolicyAdapter]
+"""An adapter, or its class where there is no checkpoint."""
 _PREFIX = "base_model.model."
 """Of all names in a PEFT file."""
 
 
-def add_lora(adapter: PolicyAdapter, model: PreTrainedModel, config: LoraConfig, key: str, seed: int) -> None:
+def add_lora(adapter: _Layout, model: PreTrainedModel, config: LoraConfig, key: str, seed: int) -> None:
     """Put LoRA into the decoder's linear layers that `config.targets` names, in place; module paths stay as they are.
 
     B starts at 0, so the model computes what it did. A is drawn from `seed`: all ranks must draw the same.
@@ -47,7 +49,7 @@ def add_lora(adapter: PolicyAdapter, model: PreTrainedModel, config: LoraConfig,
             parameter.data = parameter.data.to(dtype)  # PEFT makes it float32; the engine has one type for all
 
 
-def _adaptable(adapter: PolicyAdapter, model: PreTrainedModel, name: str, module: nn.Module) -> bool:
+def _adaptable(adapter: _Layout, model: PreTrainedModel, name: str, module: nn.Module) -> bool:
     """A head is left out: it may be the embedding too, which would then change along unseen."""
     parameter = f"{name}.weight"
     outside = adapter.is_encoder(parameter) or adapter.is_adaptor(parameter)
@@ -104,9 +106,13 @@ def lora_weights(adapter: PolicyAdapter, model: nn.Module) -> Iterator[tuple[str
 
     The scale alpha / rank is in B, so that the tensors alone say what the policy is.
     """
+    return _lora_tensors(model, lambda path: adapter.vllm_name(f"{path}.weight").removesuffix(".weight"))
+
+
+def _lora_tensors(model: nn.Module, name_of: Callable[[str], str]) -> Iterator[tuple[str, Tensor]]:
     for path, layer in model.named_modules():
         if isinstance(layer, LoraLayer):
-            name = _PREFIX + adapter.vllm_name(f"{path}.weight").removesuffix(".weight")
+            name = _PREFIX + name_of(path)
             yield f"{name}.lora_A.weight", layer.lora_A[_NAME].weight.detach()
             yield f"{name}.lora_B.weight", layer.scaling[_NAME] * layer.lora_B[_NAME].weight.detach()
 
@@ -117,6 +123,12 @@ def write_lora(tensors: Mapping[str, Tensor], rank: int, folder: Path) -> None:
     settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": layers}
     (folder / "adapter_config.json").write_text(json.dumps(settings), "utf-8")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
+
+
+def save_adapter(model: nn.Module, rank: int, path: Path) -> None:
+    """Write the LoRA alone, as `peft.PeftModel.from_pretrained` reads it for the model without it."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_lora({name: weight.cpu() for name, weight in _lora_tensors(model, str)}, rank, path)
 
 
 def save_merged(adapter: PolicyAdapter, model: PreTrainedModel, path: Path) -> None:

@@ -35,9 +35,9 @@ class RewardFunction:
     asynchronous: bool = False
 
 
-def load_rewards(configs: Sequence[RewardConfig], base_dir: Path) -> list[RewardFunction]:
-    """All rewards of a recipe, ready to be called. `base_dir`: the recipe's folder. Raises `RecipeError`."""
-    check_rewards(configs, base_dir)
+def load_rewards(configs: Sequence[RewardConfig], base_dir: Path, section: str = "rewards") -> list[RewardFunction]:
+    """All rewards of a section, ready to be called. `base_dir`: the recipe's folder. Raises `RecipeError`."""
+    check_rewards(configs, base_dir, section)
     return [
         load_reward(
             config.fn,
@@ -46,7 +46,7 @@ def load_rewards(configs: Sequence[RewardConfig], base_dir: Path) -> list[Reward
             name=config.name,
             weight=config.weight,
             timeout=config.timeout,
-            key=f"rewards[{index}]",
+            key=f"{section}[{index}]",
         )
         for index, config in enumerate(configs)
     ]
@@ -158,6 +158,8 @@ def _import_file(path: Path) -> ModuleType:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up here
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # a reward may import a file beside it, as a script may
     try:
         spec.loader.exec_module(module)
     except BaseException:

@@ -34,3 +34,7 @@ class RewardError(PlatformError):
 
 class RunError(PlatformError):
     """A run's folder that cannot be read, compared or exported. The message starts with the folder."""
+
+
+class MonitorError(PlatformError):
+    """A metric is past the limit that the recipe sets it."""

@@ -1,11 +1,13 @@
 """The rollout engine as a Ray actor: a shell around `RolloutEngine`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 import torch
 
 from policies.weights import WeightUpdate
+from rlhf_platform import random_state
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Prompt, Sample
 from rollout.engine import RolloutEngine, SamplingSettings
@@ -44,3 +46,9 @@ class RolloutWorker:
 
     def load_weights(self, update: WeightUpdate) -> int:
         return self._engine.load_weights(update)
+
+    def random_state(self) -> dict[str, Any]:
+        return random_state.capture()
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        random_state.restore(state)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    {"rlhf_platform.types", "rlhf_platform.recipe", "rlhf_platform.errors"},
+    {"rlhf_platform.types", "rlhf_platform.recipe", "rlhf_platform.errors", "rlhf_platform.random_state"},
     {"rlhf_platform.data", "rlhf_platform.algorithms"},
     {"policies"},
     {"rewards", "rollout", "rlhf_platform.learner"},

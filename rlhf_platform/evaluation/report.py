@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from typing import Any, Self, TypeVar
 
@@ -165,6 +165,32 @@ def render(rows: Sequence[Row], title: str = "") -> Table:
             _kinds(row.after),
         )
     return table
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The WER of one decoding."""
+
+    overall: Interval
+    table: Table
+    """A row for all clips and one per group, in percent."""
+
+
+def rate_table(result: EvalResult, *, resamples: int = 10_000, confidence: float = 0.95) -> Rates:
+    """The WER of all clips and of each group, with its bootstrap interval. Raises `ValueError` without a word."""
+    # Against a decoding without a mistake, the difference is the rate itself.
+    words = [u.errors.reference_words for u in result.utterances]
+    faultless = (replace(u, errors=WordErrors(0, 0, 0, n)) for u, n in zip(result.utterances, words, strict=True))
+    perfect = replace(result, utterances=tuple(faultless))
+    rows = compare([perfect], [result], resamples=resamples, confidence=confidence)
+    table = Table(title="Held-out word error rate, %", box=box.SIMPLE_HEAD)
+    for heading in ("group", "clips", "WER", f"{100 * confidence:g} % interval", "sub / del / ins"):
+        table.add_column(heading, justify="left" if heading == "group" else "right", no_wrap=True)
+    for row in rows:
+        rate = row.difference
+        interval = f"[{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
+        table.add_row(row.group, str(row.clips), f"{100 * rate.point:.2f}", interval, _kinds(row.after))
+    return Rates(rows[0].difference, table)
 
 
 def lines(rows: Sequence[Row], title: str = "") -> list[str]:

@@ -14,16 +14,21 @@ from torch import Tensor
 
 from policies.batch import PolicyBatch
 from policies.load import load_adapter
-from policies.lora import add_lora, is_lora, lora_weights, merged_weights, save_merged, without_lora
+from policies.lora import add_lora, is_lora, lora_weights, merged_weights, save_adapter, save_merged, without_lora
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
-from rlhf_platform.algorithms.kl import kl_to_reference
-from rlhf_platform.algorithms.policy_loss import clip_fraction, clipped_surrogate
+from rlhf_platform.algorithms.normalization import token_shares, units
 from rlhf_platform.errors import ClusterError
 from rlhf_platform.learner.clips import Clips
-from rlhf_platform.recipe.schema import AlgorithmConfig, LearnerConfig, Recipe
+from rlhf_platform.learner.objective import token_loss
+from rlhf_platform.recipe.algorithms import AlgorithmConfig
+from rlhf_platform.recipe.schema import LearnerConfig, Recipe
 from rlhf_platform.types import Sample
+
+
+_STATE_TAG = "state"
+"""DeepSpeed's name for a checkpoint: a folder in the folder."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Learner:
         import deepspeed
 
         self._algorithm: AlgorithmConfig = recipe.algorithm
+        self._max_new_tokens = recipe.rollout.max_new_tokens
         self._config: LearnerConfig = recipe.learner
         self._rendezvous = rendezvous
         self._updates = 0
@@ -103,8 +109,8 @@ class Learner:
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """One RL step on this rank's share of the samples: `epochs` x `minibatches` optimiser steps.
 
-        The loss is a mean over all completion tokens that count in a minibatch, over all ranks, whatever the number
-        of ranks and micro-batches (law 5). Returns metrics over all ranks.
+        The loss is a mean over what counts in a minibatch on all ranks, tokens or samples as `normalization` says,
+        whatever the number of ranks and micro-batches (law 5). Returns metrics over all ranks.
         """
         minibatches = [
             list(self._micro_batches(samples[i :: self._algorithm.minibatches]))
@@ -157,14 +163,36 @@ class Learner:
         return WeightUpdate(version, tensors, checksum(tensors), rank)
 
     def save(self, path: Path) -> None:
-        """Write the policy in Hugging Face layout, LoRA merged into its weights (rank 0 writes, all ranks call)."""
+        """Write the policy in Hugging Face layout, LoRA merged into its weights (rank 0 writes, all ranks call).
+
+        With LoRA, also the folder `adapter` beside `path`, as PEFT reads it for the weights the learner began with.
+        """
         import deepspeed
 
         parameters = list(self._policy.model.parameters())
         with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
             if self._rendezvous.rank == 0:
                 save_merged(self._adapter, self._policy.model, path)
+                if self._lora.rank:
+                    save_adapter(self._policy.model, self._lora.rank, path.with_name("adapter"))
         torch.distributed.barrier()
+
+    def save_state(self, path: Path) -> None:
+        """Write all that the next step depends on: trained weights, optimiser, updates so far. All ranks call.
+
+        Frozen weights are those of the checkpoint that the learner was made from.
+        """
+        progress = {"updates": self._updates}
+        self._engine.save_checkpoint(
+            str(path), tag=_STATE_TAG, client_state=progress, save_latest=False, exclude_frozen_parameters=True
+        )
+
+    def load_state(self, path: Path) -> None:
+        """Go on from what `save_state` wrote, on as many ranks. Raises ClusterError when it is not there."""
+        found, progress = self._engine.load_checkpoint(str(path), tag=_STATE_TAG, load_module_strict=False)
+        if found is None:
+            raise ClusterError(f"{path}: DeepSpeed finds no state in it; is the folder seen by every machine?")
+        self._updates = int(progress["updates"])
 
     @torch.no_grad()
     def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[_MicroBatch]:
@@ -203,7 +231,9 @@ class Learner:
         Returns sums over this rank's tokens (tokens, KL, clipped tokens, entropy) and the norm of the gradient before
         clipping, over all ranks.
         """
-        total = _over_ranks(torch.stack([micro.mask.sum() for micro in minibatch]).sum()).clamp(min=1.0)
+        algorithm = self._algorithm
+        counted = [units(micro.mask, algorithm.normalization) for micro in minibatch]
+        total = _over_ranks(torch.stack(counted).sum()).clamp(min=1.0)
         sums = torch.zeros(4, dtype=torch.float64)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate_at(self._config, self._updates, self._total_updates)
@@ -211,20 +241,17 @@ class Learner:
             logprobs, entropy = self._engine(micro.batch, micro.audio)
             if micro.old is None:
                 micro.old = logprobs.detach()
-            weight = truncated_importance(micro.old, micro.behaviour, self._algorithm.importance_cap)
-            loss = weight * clipped_surrogate(logprobs, micro.old, micro.advantages, self._algorithm.clip_ratio)
-            kl = torch.zeros_like(logprobs)
-            if micro.reference is not None:
-                kl = kl_to_reference(logprobs, micro.reference)
-                loss = loss + self._algorithm.kl_coef * kl
+            loss, kl, clipped = token_loss(
+                algorithm, logprobs, micro.old, micro.behaviour, micro.reference, micro.advantages, micro.mask
+            )
+            shares = token_shares(micro.mask, algorithm.normalization, self._max_new_tokens)
             # DeepSpeed averages gradients over ranks; times the number of ranks makes that a sum.
-            scaled = (loss * micro.mask).sum() / total * self._rendezvous.world_size
+            scaled = (loss * shares).sum() / total * self._rendezvous.world_size
             self._engine.set_gradient_accumulation_boundary(number == len(minibatch))
             self._engine.backward(scaled)
             with torch.no_grad():
-                clipped = clip_fraction(logprobs, micro.old, self._algorithm.clip_ratio, micro.mask)
-                parts = (micro.mask.sum(), (kl * micro.mask).sum(), clipped, (entropy * micro.mask).sum())
-                sums += torch.stack(parts).double()
+                per_token = (torch.ones_like(kl), kl, clipped, entropy)
+                sums += torch.stack([(values * micro.mask).sum() for values in per_token]).double()
         norm = self._replicated_gradient_norm() if self._config.zero_stage == 0 else 0.0
         self._engine.step()
         self._updates += 1

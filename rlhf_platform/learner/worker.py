@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
 
 from policies.weights import WeightUpdate
+from rlhf_platform import random_state
 from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, free_port
 from rlhf_platform.learner.verify import checkpoint_difference
 from rlhf_platform.recipe.schema import Recipe
@@ -42,6 +44,18 @@ class LearnerWorker:
 
     def save(self, path: str) -> None:
         self._learner.save(Path(path))
+
+    def save_state(self, path: str) -> None:
+        self._learner.save_state(Path(path))
+
+    def load_state(self, path: str) -> None:
+        self._learner.load_state(Path(path))
+
+    def random_state(self) -> dict[str, Any]:
+        return random_state.capture()
+
+    def set_random_state(self, state: dict[str, Any]) -> None:
+        random_state.restore(state)
 
     def checkpoint_difference(self, path: str, samples: Sequence[Sample]) -> float:
         """Largest log-prob difference between a saved checkpoint, loaded anew in Transformers, and `samples`."""

@@ -22,11 +22,11 @@ LINE_EVERY = 15.0
 class Phase:
     """One phase of known length: `update` says how far it is."""
 
-    def __init__(self, display: "Display", name: str, total: int) -> None:
-        self._display, self._name, self._total = display, name, total
+    def __init__(self, display: "Display", name: str, total: int, done: int) -> None:
+        self._display, self._name, self._total, self._first = display, name, total, done
         self._started = time.monotonic()
         self._printed = 0.0
-        self._task = display.bars.add_task(name, total=total, numbers="") if display.bars else None
+        self._task = display.bars.add_task(name, total=total, completed=done, numbers="") if display.bars else None
 
     def resize(self, done: int, total: int) -> None:
         """`update` for a phase whose length is only known once it runs."""
@@ -43,8 +43,9 @@ class Phase:
         now = time.monotonic()
         if always or done >= self._total or now - self._printed >= LINE_EVERY:
             self._printed = now
-            left = (now - self._started) / done * (self._total - done) if done else float("nan")
-            eta = f", {left:.0f} s left" if done and done < self._total else ""
+            here = done - self._first
+            left = (now - self._started) / here * (self._total - done) if here else float("nan")
+            eta = f", {left:.0f} s left" if here and done < self._total else ""
             self._display.line(f"{self._name} {done}/{self._total}{eta}{'  ' + numbers if numbers else ''}")
 
 
@@ -68,10 +69,10 @@ class Display:
         self.console.print(what)
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Phase]:
-        """A bar (or lines) for the time of the block."""
+    def phase(self, name: str, total: int, done: int = 0) -> Iterator[Phase]:
+        """A bar (or lines) for the time of the block. `done`: what was done before, in an earlier start."""
         if not self.console.is_terminal:
-            yield Phase(self, name, total)
+            yield Phase(self, name, total, done)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -84,7 +85,7 @@ class Display:
         with Progress(*columns, console=self.console, transient=False) as bars:
             self.bars = bars
             try:
-                yield Phase(self, name, total)
+                yield Phase(self, name, total, done)
             finally:
                 self.bars = None
 

@@ -1,28 +1,55 @@
 """`runs/<name>/`: the recipe as run, the metrics, how far it came, what came out."""
 
+import fcntl
 import json
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from rlhf_platform.errors import RunError
+from rlhf_platform.tracking.history import read_metrics
 
 
 class RunDir:
-    """One run's folder. A name that is taken gets a number, so that no run overwrites another.
+    """One run's folder, held by one process at a time.
 
     recipe.yaml   the resolved recipe
-    status.json   state (running, finished, failed, interrupted), phase, step: current at any time
+    status.json   state (running, finished, failed, interrupted), phase, step, process: current at any time
     metrics.jsonl one JSON object a step
+    prompts.jsonl the prompts that each step drew
     """
 
-    def __init__(self, parent: Path, name: str) -> None:
-        self.path = _fresh(parent, name)
-        self._status: dict[str, Any] = {
-            "state": "running",
-            "phase": "start",
-            "step": 0,
-            "started": time.time(),
-        }
+    def __init__(self, path: Path, status: Mapping[str, Any]) -> None:
+        """Raises RunError when another process holds the folder."""
+        self.path = path
+        # The kernel lets go of the lock however the process ends.
+        self._lock = (path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = f"process {status.get('pid')} on {status.get('host')}"
+            raise RunError(f"{path}: still run by {who}; stop it first (rlhf stop {path})") from None
+        mine = {"state": "running", "phase": "start", "pid": os.getpid(), "host": socket.gethostname()}
+        self._status: dict[str, Any] = {**status, **mine}
+        self._status.pop("error", None)
+
+    @classmethod
+    def create(cls, parent: Path, name: str, steps: int) -> Self:
+        """A new folder. A name that is taken gets a number, so that no run overwrites another."""
+        return cls(_fresh(parent, name), {"step": 0, "steps": steps, "started": time.time()})
+
+    @classmethod
+    def reopen(cls, path: Path, step: int, steps: int) -> Self:
+        """The folder of a run that goes on after `step`: what it wrote of later steps is taken out."""
+        status = json.loads((path / "status.json").read_text())
+        run = cls(path, status | {"step": step, "steps": steps})
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+        run._rewrite("metrics.jsonl", kept)
+        run._rewrite("prompts.jsonl", [row for row in _rows(path / "prompts.jsonl") if row["step"] <= step])
+        return run
 
     @property
     def checkpoint(self) -> Path:
@@ -31,17 +58,35 @@ class RunDir:
     def status(self, **changes: Any) -> None:
         """Note how far the run is; written whole or not at all, so that a kill leaves the last one readable."""
         self._status |= changes | {"updated": time.time()}
-        draft = self.path / "status.json.new"
-        draft.write_text(json.dumps(self._status, indent=1))
-        draft.replace(self.path / "status.json")
+        self.write("status.json", json.dumps(self._status, indent=1))
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+    def step(self, step: int, metrics: Mapping[str, float], prompts: Sequence[str]) -> None:
+        """Append a step to metrics.jsonl and prompts.jsonl. `prompts`: ids of those it drew."""
+        self._append("prompts.jsonl", {"step": step, "prompts": list(prompts)})
+        self._append("metrics.jsonl", {"step": step, "time": time.time(), **metrics})
+
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics of the steps so far."""
+        return read_metrics(self.path)
 
     def write(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text)
+        """A file, whole or not at all."""
+        draft = self.path / f"{name}.new"
+        draft.write_text(text, "utf-8")
+        draft.replace(self.path / name)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _rewrite(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file; one that a kill cut off, the last, is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
 
 
 def _fresh(parent: Path, name: str) -> Path:

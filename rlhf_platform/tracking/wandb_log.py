@@ -17,7 +17,9 @@ SAMPLE_RATE = 16_000
 class WandbLog:
     """A W&B run in the run's folder; does nothing when `tracking.wandb` is off."""
 
-    def __init__(self, config: TrackingConfig, name: str, folder: Path, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, config: TrackingConfig, name: str, folder: Path, recipe: Mapping[str, Any], run_id: str) -> None:
+        """`run_id`: the same when a run goes on, so that W&B lays its parts together."""
+        self.id = run_id
         self._run: Any = None
         self._rows = config.table_rows
         if config.wandb == "off":
@@ -34,6 +36,8 @@ class WandbLog:
             self._run = wandb.init(
                 project=config.project,
                 name=name,
+                id=run_id,
+                resume="allow",
                 dir=str(folder),
                 mode=mode,
                 config=dict(recipe),

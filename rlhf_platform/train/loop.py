@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from rewards.asr import word_errors
-from rlhf_platform.algorithms.grpo import group_advantages
 from rlhf_platform.data.sampler import PromptSampler
 from rlhf_platform.errors import RewardError
 from rlhf_platform.evaluation.wer import total
 from rlhf_platform.learner.learner import TrainSample
+from rlhf_platform.learner.objective import advantages_in_groups
+from rlhf_platform.recipe.algorithms import AlgorithmConfig
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
 from rlhf_platform.train.sync import sync
@@ -24,34 +25,41 @@ class StepResult:
     """One RL step: what was sampled and scored, and the numbers a person asks for."""
 
     step: int
+    prompts: Sequence[Prompt]
+    """All that were drawn."""
     samples: Sequence[ScoredSample]
     metrics: Mapping[str, float]
 
 
-def rl_steps(recipe: Recipe, team: Team, prompts: Sequence[Prompt], probe: Sequence[Prompt]) -> Iterator[StepResult]:
-    """Run `recipe.steps` steps; rollout and learner hold the same weights, version 0, on entry."""
-    sampler = PromptSampler(prompts, recipe.rollout.prompts_per_step, recipe.seed)
-    for step in range(1, recipe.steps + 1):
+def rl_steps(
+    recipe: Recipe, team: Team, sampler: PromptSampler, probe: Sequence[Prompt], done: int = 0
+) -> Iterator[StepResult]:
+    """Run the steps after `done`, up to `recipe.steps`; rollout and learner hold the same weights, version `done`.
+
+    All that a step depends on is the actors' state, the sampler's, and its number.
+    """
+    for step in range(done + 1, recipe.steps + 1):
         clock = PhaseClock()
+        prompts = sampler.next()
         with clock.phase("rollout"):
-            samples = team.rollouts.sample(sampler.next(), seed=recipe.seed * 1_000_003 + step)
+            samples = team.rollouts.sample(prompts, seed=recipe.seed * 1_000_003 + step)
         with clock.phase("reward"):
             scored = team.rewards.score(samples)
             check_failures(scored, recipe.scoring.max_failure_rate)
-        advantages = advantages_of(scored, recipe.algorithm.group_size)
+        advantages = advantages_of(scored, recipe.algorithm)
         with clock.phase("update"):
             metrics = team.learners.train(advantages)
         with clock.phase("sync"):
             proof = sync(team.learners, team.rollouts, step, probe, recipe.backbone.dtype)
         metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
-        yield StepResult(step, scored, sample_metrics(scored) | metrics | clock.seconds())
+        yield StepResult(step, prompts, scored, sample_metrics(scored) | metrics | clock.seconds())
 
 
-def advantages_of(scored: Sequence[ScoredSample], group_size: int) -> list[TrainSample]:
+def advantages_of(scored: Sequence[ScoredSample], algorithm: AlgorithmConfig) -> list[TrainSample]:
     """Advantages within each group of consecutive `group_size` samples; a failed sample counts nowhere (law 2)."""
-    counts = torch.tensor([isinstance(s.outcome, Scored) for s in scored]).view(-1, group_size)
+    counts = torch.tensor([isinstance(s.outcome, Scored) for s in scored]).view(-1, algorithm.group_size)
     rewards = torch.tensor([s.outcome.value if isinstance(s.outcome, Scored) else 0.0 for s in scored])
-    advantages = group_advantages(rewards.view(-1, group_size), counts)
+    advantages = advantages_in_groups(algorithm, rewards.view_as(counts), counts)
     return [
         TrainSample(s.sample, float(advantage), bool(count))
         for s, advantage, count in zip(scored, advantages.flatten(), counts.flatten(), strict=True)
@@ -76,19 +84,29 @@ def sample_metrics(scored: Sequence[ScoredSample]) -> dict[str, float]:
     outcomes = [s.outcome for s in scored if isinstance(s.outcome, Scored)]
     kinds = Counter(s.outcome.kind for s in scored if isinstance(s.outcome, Failed))
     errors = total(word_errors(s.sample.prompt.reference, s.sample.text, s.sample.prompt.language) for s in scored)
-    parts: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        for name, value in outcome.parts.items():
-            parts.setdefault(name, []).append(value)
     return {
         "reward": _mean([o.value for o in outcomes]),
-        **{f"reward/{name}": _mean(values) for name, values in parts.items()},
+        **{f"reward/{name}": _mean(values) for name, values in _parts(scored).items()},
         **{f"reward_failed/{kind}": float(n) for kind, n in kinds.items()},
         "reward_failed": float(len(scored) - len(outcomes)),
         "sample_wer": errors.wer,
         "completion_tokens": _mean([len(s.sample.tokens) for s in scored]),
         "cut": _mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),
     }
+
+
+def heldout_means(scored: Sequence[ScoredSample]) -> dict[str, float]:
+    """Mean of each term of `evaluation.rewards` over the held-out samples that it could score, as `heldout/NAME`."""
+    return {f"heldout/{name}": _mean(values) for name, values in _parts(scored).items()}
+
+
+def _parts(scored: Sequence[ScoredSample]) -> dict[str, list[float]]:
+    parts: dict[str, list[float]] = {}
+    for sample in scored:
+        if isinstance(sample.outcome, Scored):
+            for name, value in sample.outcome.parts.items():
+                parts.setdefault(name, []).append(value)
+    return parts
 
 
 def _mean(values: Sequence[float]) -> float:

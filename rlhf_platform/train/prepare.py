@@ -70,7 +70,7 @@ def _demo(recipe: Recipe, display: Display) -> Path:
 def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
-    model = _fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
+    model = fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]
@@ -100,7 +100,7 @@ def _built(recipe: Recipe, data: Data, display: Display) -> Path:
     return path
 
 
-def _fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
+def fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
     """The checkpoint with the recipe's window, in layouts that pad every clip to one.
 
     Raises RecipeError when it is of another layout or has too few positions, and what the adapter raises.

@@ -1,22 +1,27 @@
 """A run from recipe to report: data, warm start, actors, evaluation, RL, evaluation, checkpoint."""
 
 import json
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from rlhf_platform.errors import PlatformError, SyncError
+from rlhf_platform.data.sampler import PromptSampler
+from rlhf_platform.errors import MonitorError, SyncError
 from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, examples, lines, render
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.progress import Display, step_numbers
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
+from rlhf_platform.train.accounting import accounted
+from rlhf_platform.train.checkpointing import restore, save, score, started_from
 from rlhf_platform.train.cluster import cluster, placed
-from rlhf_platform.train.loop import rl_steps
+from rlhf_platform.train.loop import heldout_means, rl_steps
+from rlhf_platform.train.monitors import check_monitors
 from rlhf_platform.train.prepare import prepare_data, prepare_model
 from rlhf_platform.train.sync import TOLERANCE, sync
 from rlhf_platform.train.team import Team
@@ -25,16 +30,38 @@ from rlhf_platform.types import Prompt
 PROBE_CLIPS = 4
 
 
+@dataclass
+class Run:
+    """What accompanies a run from its start to its end."""
+
+    loaded: LoadedRecipe
+    folder: RunDir
+    display: Display
+    wandb: WandbLog
+    checkpoints: Checkpoints
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.loaded.recipe
+
+
 def run(loaded: LoadedRecipe) -> Path:
     """Run a checked recipe; returns the run's folder. Raises PlatformError for what a user can mend."""
-    recipe, display = loaded.recipe, Display()
-    folder = RunDir(Path(recipe.runs_dir), recipe.name)
+    recipe = loaded.recipe
+    folder = RunDir.create(Path(recipe.runs_dir), recipe.name, recipe.steps)
     folder.write("recipe.yaml", loaded.yaml)
-    display.line(f"run {folder.path}")
-    with _accounted(folder, display), cluster(recipe):
-        wandb = WandbLog(recipe.tracking, folder.path.name, folder.path, yaml.safe_load(loaded.yaml))
+    return carry_out(loaded, folder, None)
+
+
+def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) -> Path:
+    """Run a checked recipe in its folder, from the beginning or from a checkpoint; returns the folder."""
+    recipe, display = loaded.recipe, Display()
+    display.line(f"run {folder.path}" + (f", goes on after step {start.step}" if start else ""))
+    with accounted(folder, display), cluster(recipe):
+        wandb_id = start.state()["wandb_id"] if start else secrets.token_hex(4)
+        wandb = WandbLog(recipe.tracking, folder.path.name, folder.path, yaml.safe_load(loaded.yaml), wandb_id)
         try:
-            _run(loaded, folder, display, wandb)
+            _run(Run(loaded, folder, display, wandb, Checkpoints(folder.path)), start)
         except BaseException:
             wandb.close(exit_code=1)
             raise
@@ -43,65 +70,109 @@ def run(loaded: LoadedRecipe) -> Path:
     return folder.path
 
 
-def _run(loaded: LoadedRecipe, folder: RunDir, display: Display, wandb: WandbLog) -> None:
-    recipe = loaded.recipe
+def _run(run: Run, start: Checkpoint | None) -> None:
+    recipe, folder, display = run.recipe, run.folder, run.display
     folder.status(phase="data")
     data = prepare_data(recipe, display)
     folder.status(phase="warm start")
-    model = prepare_model(recipe, data, display)
+    model = started_from(start, data.digest) if start else str(prepare_model(recipe, data, display))
     probe = data.rl[:PROBE_CLIPS]
+    sampler = PromptSampler(data.rl, recipe.rollout.prompts_per_step, recipe.seed)
+    origin = {"start_checkpoint": model, "data": data.digest, "wandb_id": run.wandb.id}
 
     folder.status(phase="start actors")
     display.line("starting rollout, learner and reward actors")
     with placed(recipe) as placement:
-        team = Team(loaded, placement, Path(model), probe)
+        team = Team(run.loaded, placement, model, probe)
         display.line(f"actors ready; {team.learners.trainable_parameters:,} trainable parameters")
-        proof = sync(team.learners, team.rollouts, 0, probe, recipe.backbone.dtype)
-        display.line(f"rollout and learner agree on the warm start: log-probs within {proof.difference:.1e}")
+        done = start.step if start else 0
+        if start:
+            restore(start, team, sampler)
+        proof = sync(team.learners, team.rollouts, done, probe, recipe.backbone.dtype)
+        display.line(f"rollout and learner agree on the start: log-probs within {proof.difference:.1e}")
 
         folder.status(phase="evaluate before")
-        before = _evaluate("before RL", team, data.evaluation, folder, display, wandb, step=0)
-
+        before = _first_evaluation(run, team, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
-        largest = proof.difference
-        with display.phase("RL step", recipe.steps) as phase:
-            for result in rl_steps(recipe, team, data.rl, probe):
-                folder.metrics(result.step, result.metrics)
-                folder.status(step=result.step)
-                wandb.metrics(result.step, result.metrics)
-                phase.update(result.step, step_numbers(result.metrics), always=True)
-                largest = max(largest, result.metrics["logprob_diff_max"], result.metrics["probe_diff_max"])
-
+        train(run, team, sampler, data.evaluation, probe, done, origin)
         after = before
         if recipe.steps:
             folder.status(phase="evaluate after")
-            after = _evaluate("after RL", team, data.evaluation, folder, display, wandb, step=recipe.steps)
-            wandb.comparison(recipe.steps, data.evaluation, before, after)
+            after = _evaluate(run, "after RL", team, data.evaluation, recipe.steps)
+            run.wandb.comparison(recipe.steps, data.evaluation, before, after)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
         served = _prove_checkpoint(recipe, team, folder.checkpoint, probe)
         display.line(
             f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
         )
-    _report(recipe, str(model), before, after, max(largest, served), folder, display)
+    differences = [max(m["logprob_diff_max"], m["probe_diff_max"]) for m in folder.history()]
+    _report(run, model, before, after, max([proof.difference, served, *differences]))
 
 
-def _evaluate(
-    label: str,
+def train(
+    run: Run,
     team: Team,
-    prompts: Sequence[Prompt],
-    folder: RunDir,
-    display: Display,
-    wandb: WandbLog,
-    step: int,
-) -> EvalResult:
+    sampler: PromptSampler,
+    heldout: Sequence[Prompt],
+    probe: Sequence[Prompt],
+    done: int,
+    origin: Mapping[str, str],
+) -> None:
+    """The RL steps after `done`, each written down, watched and, where the recipe says so, evaluated and kept.
+
+    `origin`: what a checkpoint says of where the run comes from. Raises MonitorError.
+    """
+    recipe, folder = run.recipe, run.folder
+    history: list[Mapping[str, float]] = [*folder.history()]
+    with run.display.phase("RL step", recipe.steps, done) as phase:
+        for result in rl_steps(recipe, team, sampler, probe, done):
+            step, metrics = result.step, dict(result.metrics)
+            if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.steps:
+                metrics["heldout_wer"] = _evaluate(run, f"step {step}", team, heldout, step).total.wer
+            history.append(metrics)
+            folder.step(step, metrics, [prompt.id for prompt in result.prompts])
+            folder.status(step=step)
+            run.wandb.metrics(step, metrics)
+            phase.update(step, step_numbers(metrics), always=True)
+            stopped = _watched(run, history)
+            every = recipe.checkpoint.every
+            if every and (stopped or step % every == 0 or step == recipe.steps):
+                facts = {"step": step, "score": score(recipe.checkpoint, history), "recipe": run.loaded.yaml, **origin}
+                save(run.checkpoints, recipe.checkpoint, team, sampler, facts)
+                folder.status(checkpoint=step)
+            if stopped:
+                raise stopped
+
+
+def _watched(run: Run, history: Sequence[Mapping[str, float]]) -> MonitorError | None:
+    """Say what the monitors warn of; the error of one that is to stop the run, which is raised after a checkpoint."""
+    try:
+        for line in check_monitors(run.recipe.monitors, history):
+            run.display.line(line)
+    except MonitorError as error:
+        return error
+    return None
+
+
+def _first_evaluation(run: Run, team: Team, prompts: Sequence[Prompt], *, resumed: bool) -> EvalResult:
+    """The evaluation before RL; that of the run's first start when it goes on."""
+    path = run.folder.path / "evaluation_before_RL.json"
+    if resumed and path.is_file():
+        return EvalResult.from_json(path.read_text("utf-8"))
+    return _evaluate(run, "before RL", team, prompts, step=0)
+
+
+def _evaluate(run: Run, label: str, team: Team, prompts: Sequence[Prompt], step: int) -> EvalResult:
     samples = team.rollouts.greedy(prompts)
     result = evaluate(label, prompts, [s.text for s in samples])
     name = label.replace(" ", "_")
-    folder.write(f"evaluation_{name}.json", result.to_json())
-    wandb.metrics(step, {"heldout_wer": result.total.wer})
-    wandb.samples(step, f"heldout_{name}", team.rewards.score(samples))
-    display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips")
+    run.folder.write(f"evaluation_{name}.json", result.to_json())
+    measured = heldout_means(team.rewards.evaluate(samples))
+    run.wandb.metrics(step, {"heldout_wer": result.total.wer, **measured})
+    run.wandb.samples(step, f"heldout_{name}", team.rewards.score(samples))
+    terms = "".join(f", {term} {value:.4g}" for term, value in measured.items())
+    run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
     return result
 
 
@@ -117,9 +188,8 @@ def _prove_checkpoint(recipe: Recipe, team: Team, path: Path, probe: Sequence[Pr
     return difference
 
 
-def _report(
-    recipe: Recipe, start: str, before: EvalResult, after: EvalResult, largest: float, folder: RunDir, display: Display
-) -> None:
+def _report(run: Run, start: str, before: EvalResult, after: EvalResult, largest: float) -> None:
+    recipe, folder, display = run.recipe, run.folder, run.display
     config = recipe.evaluation
     rows = compare([before], [after], resamples=config.bootstrap_samples, confidence=config.confidence)
     title = "Held-out word error rate, %, before and after RL"
@@ -140,31 +210,3 @@ def _report(
         "seed": recipe.seed,
     }
     folder.write("results.json", json.dumps(results, indent=1))
-
-
-@contextmanager
-def _accounted(folder: RunDir, display: Display) -> Iterator[None]:
-    """Write into status.json how the run ended, also when it is interrupted (Ctrl-C or SIGTERM)."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    folder.status()
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        # Ray answers SIGTERM with SystemExit once it is up.
-        folder.status(state="interrupted")
-        display.line(f"interrupted; {folder.path / 'status.json'} says how far it came")
-        raise KeyboardInterrupt from None
-    except PlatformError as error:
-        folder.status(state="failed", error=str(error))
-        raise
-    except BaseException as error:
-        folder.status(state="failed", error=f"{type(error).__name__}: {error}")
-        raise
-    else:
-        folder.status(state="finished", phase="done")
-    finally:
-        signal.signal(signal.SIGTERM, previous)

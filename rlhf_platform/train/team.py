@@ -1,6 +1,6 @@
 """The RL actors of a run, called as one: `Rollouts`, `Learners`, `Rewards`. Each call is a bounded wait."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,9 @@ from rewards.worker import RewardWorker
 from rlhf_platform.learner.learner import Rendezvous, TrainSample
 from rlhf_platform.learner.worker import LearnerWorker
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.recipe.schema import ClusterConfig, Recipe
 from rlhf_platform.train.cluster import Placement
+from rlhf_platform.train.job import reward_arguments
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.types import Prompt, Sample, ScoredSample
 from rollout.engine import SamplingSettings
@@ -20,7 +21,7 @@ from rollout.worker import RolloutWorker
 class Team:
     """All actors of a run, started together."""
 
-    def __init__(self, loaded: LoadedRecipe, placement: Placement, model: Path, probe: Sequence[Prompt]) -> None:
+    def __init__(self, loaded: LoadedRecipe, placement: Placement, model: Path | str, probe: Sequence[Prompt]) -> None:
         recipe = loaded.recipe
         bundles = iter(range(recipe.rollout.workers + recipe.learner.workers + recipe.scoring.workers))
         self.rollouts = Rollouts(recipe, placement, bundles, model, probe)
@@ -29,35 +30,74 @@ class Team:
         for part in (self.rewards, self.learners, self.rollouts):
             part.ready()
 
+    def state(self, path: Path) -> dict[str, Any]:
+        """What the actors' next step depends on: the learners' part below `path`, the rest as plain JSON values."""
+        self.learners.save_state(path)
+        return {
+            "rollout": self.rollouts.random_states(),
+            "learner": self.learners.random_states(),
+            "rewards": self.rewards.states(),
+        }
 
-class Rollouts:
+    def load_state(self, path: Path, state: Mapping[str, Any]) -> None:
+        """Put the actors where `state` found them; rollout still lacks the weights, which a sync brings."""
+        self.learners.load_state(path)
+        self.rollouts.set_random_states(state["rollout"])
+        self.learners.set_random_states(state["learner"])
+        self.rewards.load_states(state["rewards"])
+
+
+class _Workers:
+    """Actors of one kind, called together; each call is one bounded wait."""
+
+    def __init__(self, kind: Any, name: str, timeouts: ClusterConfig, options: Sequence[Any], arguments: Any) -> None:
+        """One actor of class `kind` for each of `options`; `name`: what they are called in errors."""
+        self._actors = [kind.options(**each).remote(*arguments) for each in options]
+        self._name, self._timeouts = name, timeouts
+
+    def random_states(self) -> list[dict[str, Any]]:
+        """Of each actor's process, in order."""
+        found: list[dict[str, Any]] = self._all("random_state", "say where their random generators stand")
+        return found
+
+    def set_random_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """What `random_states` gave, to as many actors."""
+        self._each("set_random_state", states, "set their random generators")
+
+    def _all(self, method: str, task: str, *arguments: Any, timeout: float = 0.0) -> list[Any]:
+        """Call a method of every actor with the same arguments; the answers in order."""
+        answers = [getattr(actor, method).remote(*arguments) for actor in self._actors]
+        return list(wait(answers, self._name, task, timeout or self._timeouts.step_timeout))
+
+    def _each(self, method: str, arguments: Sequence[Any], task: str, timeout: float = 0.0) -> list[Any]:
+        """Call a method of the first actors with an argument of its own each; the answers in order."""
+        answers = [getattr(actor, method).remote(it) for actor, it in zip(self._actors, arguments, strict=False)]
+        return list(wait(answers, self._name, task, timeout or self._timeouts.step_timeout))
+
+    def _deal(self, items: Sequence[Any]) -> list[list[Any]]:
+        """The items in equal shares, in order, at most one share for each actor."""
+        share = -(-len(items) // len(self._actors))
+        return [list(items[i : i + share]) for i in range(0, len(items), share)]
+
+
+class Rollouts(_Workers):
     """All rollout workers: prompts are dealt out among them, weights go to each."""
 
     def __init__(
-        self, recipe: Recipe, placement: Placement, bundles: Any, model: Path, probe: Sequence[Prompt]
+        self, recipe: Recipe, placement: Placement, bundles: Iterator[int], model: Path | str, probe: Sequence[Prompt]
     ) -> None:
-        self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
-        actor: Any = RolloutWorker  # mypy does not see what `ray.remote` makes of a class
-        self._workers = [
-            actor.options(**placement.options(next(bundles), recipe.rollout.cpus, recipe.rollout.gpus)).remote(
-                recipe, str(model)
-            )
-            for _ in range(recipe.rollout.workers)
-        ]
-        self._started = [worker.start.remote(list(probe)) for worker in self._workers]
+        rollout = recipe.rollout
+        options = [placement.options(next(bundles), rollout.cpus, rollout.gpus) for _ in range(rollout.workers)]
+        super().__init__(RolloutWorker, "the rollout workers", recipe.cluster, options, (recipe, str(model)))
+        self._recipe = recipe
+        self._started = [actor.start.remote(list(probe)) for actor in self._actors]
 
     def ready(self) -> None:
-        wait(
-            self._started,
-            "the rollout workers",
-            "load the model and warm up",
-            self._recipe.cluster.start_timeout,
-        )
+        wait(self._started, self._name, "load the model and warm up", self._timeouts.start_timeout)
 
     def restart(self, model: Path, probe: Sequence[Prompt]) -> None:
         """Replace each worker's engine by a fresh one that serves the checkpoint `model` from disk."""
-        answers = [worker.restart.remote(str(model), list(probe)) for worker in self._workers]
-        wait(answers, "the rollout workers", f"serve {model}", self._recipe.cluster.start_timeout)
+        self._all("restart", f"serve {model}", str(model), list(probe), timeout=self._timeouts.start_timeout)
 
     def sample(self, prompts: Sequence[Prompt], seed: int) -> list[Sample]:
         """`algorithm.group_size` completions of each prompt, a prompt's together, in the order of the prompts."""
@@ -71,107 +111,91 @@ class Rollouts:
     def probe(self, prompts: Sequence[Prompt], seed: int) -> list[list[Sample]]:
         """One completion of the fixed probe prompts from every worker."""
         settings = SamplingSettings(1, self._recipe.rollout.temperature, self._recipe.rollout.max_new_tokens, seed)
-        answers = [worker.generate.remote(list(prompts), settings) for worker in self._workers]
-        probed: list[list[Sample]] = wait(answers, "the rollout workers", "answer the probe", self._timeout)
-        return probed
+        return self._all("generate", "answer the probe", list(prompts), settings)
 
     def load_weights(self, update: Any) -> list[int]:
         """Give every worker the update (a Ray reference to a WeightUpdate); the version that each then holds."""
-        answers = [worker.load_weights.remote(update) for worker in self._workers]
-        versions: list[int] = wait(answers, "the rollout workers", "load weights", self._timeout)
-        return versions
+        return self._all("load_weights", "load weights", update)
 
     def _generate(
         self, prompts: Sequence[Prompt], samples: int, temperature: float, seed: int, task: str
     ) -> list[Sample]:
-        share = -(-len(prompts) // len(self._workers))
-        parts = [list(prompts[i : i + share]) for i in range(0, len(prompts), share)]
         limit = self._recipe.rollout.max_new_tokens
         answers = [
-            worker.generate.remote(part, SamplingSettings(samples, temperature, limit, seed + rank))
-            for rank, (worker, part) in enumerate(zip(self._workers, parts, strict=False))
+            actor.generate.remote(part, SamplingSettings(samples, temperature, limit, seed + rank))
+            for rank, (actor, part) in enumerate(zip(self._actors, self._deal(prompts), strict=False))
         ]
-        return list(chain.from_iterable(wait(answers, "the rollout workers", task, self._timeout)))
+        return list(chain.from_iterable(wait(answers, self._name, task, self._timeouts.step_timeout)))
 
 
-class Learners:
+class Learners(_Workers):
     """All ranks of the learner. Calls that gather weights go to every rank."""
 
-    def __init__(self, recipe: Recipe, placement: Placement, bundles: Any, model: Path) -> None:
-        self._recipe, self._timeout = recipe, recipe.cluster.step_timeout
-        actor: Any = LearnerWorker
-        self._workers = [
-            actor.options(**placement.options(next(bundles), recipe.learner.cpus, recipe.learner.gpus)).remote(
-                recipe, str(model)
-            )
-            for _ in range(recipe.learner.workers)
-        ]
-        self._address = self._workers[0].rendezvous_address.remote()
+    def __init__(self, recipe: Recipe, placement: Placement, bundles: Iterator[int], model: Path | str) -> None:
+        learner = recipe.learner
+        options = [placement.options(next(bundles), learner.cpus, learner.gpus) for _ in range(learner.workers)]
+        super().__init__(LearnerWorker, "the learners", recipe.cluster, options, (recipe, str(model)))
+        self._address = self._actors[0].rendezvous_address.remote()
 
     def ready(self) -> None:
-        timeout = self._recipe.cluster.start_timeout
-        host, port = wait(self._address, "learner 0", "name a port", timeout)
-        starts = [
-            worker.start.remote(Rendezvous(rank, len(self._workers), host, port, self._timeout))
-            for rank, worker in enumerate(self._workers)
-        ]
-        self.trainable_parameters = int(wait(starts, "the learners", "load the model and meet", timeout)[0])
+        timeouts = self._timeouts
+        host, port = wait(self._address, "learner 0", "name a port", timeouts.start_timeout)
+        size = len(self._actors)
+        meetings = [Rendezvous(rank, size, host, port, timeouts.step_timeout) for rank in range(size)]
+        started = self._each("start", meetings, "load the model and meet", timeouts.start_timeout)
+        self.trainable_parameters = int(started[0])
 
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """One RL step over all ranks, each with an equal share; metrics are the same on every rank."""
-        ranks = len(self._workers)
-        share = len(samples) // ranks
-        answers = [
-            worker.train.remote(list(samples[rank * share : (rank + 1) * share]))
-            for rank, worker in enumerate(self._workers)
-        ]
-        metrics: dict[str, float] = wait(answers, "the learners", "train", self._timeout)[0]
+        metrics: dict[str, float] = self._each("train", self._deal(samples), "train")[0]
         return metrics
 
     def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
-        answers = [worker.logprobs.remote(list(samples)) for worker in self._workers]
-        values: list[tuple[float, ...]] = wait(answers, "the learners", "score the probe", self._timeout)[0]
+        values: list[tuple[float, ...]] = self._all("logprobs", "score the probe", list(samples))[0]
         return values
 
     def weights(self, version: int) -> Any:
         """A Ray reference to the weights as `WeightUpdate`; they go from learner to rollout without the driver."""
-        answers = [worker.weights.remote(version) for worker in self._workers]
+        answers = [actor.weights.remote(version) for actor in self._actors]
         return answers[0]
 
     def save(self, path: Path) -> None:
-        wait(
-            [w.save.remote(str(path)) for w in self._workers],
-            "the learners",
-            "save the checkpoint",
-            self._timeout,
-        )
+        """The policy in Hugging Face layout; with LoRA, its adapter beside it."""
+        self._all("save", f"save the model in {path}", str(path))
+
+    def save_state(self, path: Path) -> None:
+        self._all("save_state", f"save their state in {path}", str(path))
+
+    def load_state(self, path: Path) -> None:
+        self._all("load_state", f"load their state from {path}", str(path))
 
     def checkpoint_difference(self, path: Path, samples: Sequence[Sample]) -> float:
-        answer = self._workers[0].checkpoint_difference.remote(str(path), list(samples))
-        return float(wait(answer, "learner 0", "load the checkpoint in Transformers", self._timeout))
+        answer = self._actors[0].checkpoint_difference.remote(str(path), list(samples))
+        return float(wait(answer, "learner 0", "load the checkpoint in Transformers", self._timeouts.step_timeout))
 
 
-class Rewards:
+class Rewards(_Workers):
     """All reward workers: samples are dealt out among them."""
 
-    def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Any) -> None:
+    def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Iterator[int]) -> None:
         recipe = loaded.recipe
-        self._recipe = recipe
-        actor: Any = RewardWorker
-        self._workers = [
-            actor.options(**placement.options(next(bundles), recipe.scoring.cpus)).remote(
-                list(recipe.rewards), str(loaded.base_dir)
-            )
-            for _ in range(recipe.scoring.workers)
-        ]
+        options = [placement.options(next(bundles), recipe.scoring.cpus) for _ in range(recipe.scoring.workers)]
+        super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, reward_arguments(loaded))
 
     def ready(self) -> None:
-        answers = [worker.ready.remote() for worker in self._workers]
-        wait(answers, "the reward workers", "load the rewards", self._recipe.cluster.start_timeout)
+        self._all("start", "load the rewards", timeout=self._timeouts.start_timeout)
 
     def score(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        share = -(-len(samples) // len(self._workers))
-        parts = [list(samples[i : i + share]) for i in range(0, len(samples), share)]
-        answers = [worker.score.remote(part) for worker, part in zip(self._workers, parts, strict=False)]
-        scored = wait(answers, "the reward workers", "score", self._recipe.cluster.step_timeout)
-        return list(chain.from_iterable(scored))
+        """Each sample with its outcome by `rewards`, in order."""
+        return list(chain.from_iterable(self._each("score", self._deal(samples), "score")))
+
+    def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:
+        """Each sample with its outcome by `evaluation.rewards`, in order; empty when there are none."""
+        return list(chain.from_iterable(self._each("evaluate", self._deal(samples), "score the evaluation set")))
+
+    def states(self) -> list[dict[str, Any]]:
+        """What the rewards of each worker remember, and its random generators."""
+        return self._all("state", "say what their rewards remember")
+
+    def load_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        self._each("load_state", states, "take up what their rewards remembered")

@@ -1,0 +1,25 @@
+"""The smallest real run of a recipe: its set-up, and one step with two prompts."""
+
+import math
+
+from rlhf_platform.recipe.schema import Recipe
+
+PROMPTS = 2
+"""In the step, or the next number that divides over the workers."""
+
+
+def dry_run_overrides(recipe: Recipe) -> list[str]:
+    """Overrides that leave models, actors and rewards as they are and shrink the work."""
+    workers, parts = recipe.rollout.workers, recipe.learner.workers * recipe.algorithm.minibatches
+    each = math.lcm(workers, parts // math.gcd(parts, recipe.algorithm.group_size))
+    return [
+        f"name={recipe.name}-dry-run",
+        "steps=1",
+        f"align.steps={min(recipe.align.steps, 1)}",
+        f"sft.steps={min(recipe.sft.steps, 1)}",
+        f"rollout.prompts_per_step={math.ceil(PROMPTS / each) * each}",
+        f"evaluation.max_clips={PROMPTS}",
+        "evaluation.every=0",
+        "checkpoint.best_by=reward",
+        "tracking.wandb=off",
+    ]

@@ -1,0 +1,80 @@
+"""Evaluation of a checkpoint and nothing else: no learner, no training."""
+
+import json
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from rlhf_platform.errors import RunError
+from rlhf_platform.evaluation.report import EvalResult, evaluate, rate_table
+from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.tracking.progress import Display
+from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.train.accounting import accounted
+from rlhf_platform.train.cluster import cluster, placed
+from rlhf_platform.train.loop import heldout_means
+from rlhf_platform.train.prepare import fitted, prepare_data
+from rlhf_platform.train.team import Rewards, Rollouts
+
+
+def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
+    """Decode the recipe's held-out split with a checkpoint; returns the folder of the report.
+
+    `checkpoint`: as `policy_in` takes it. Raises RunError when it holds no model.
+    """
+    recipe = replace(loaded.recipe, learner=replace(loaded.recipe.learner, workers=0))
+    model, display = policy_in(checkpoint), Display()
+    folder = RunDir.create(Path(recipe.runs_dir), f"{recipe.name}-eval", 0)
+    folder.write("recipe.yaml", loaded.yaml)
+    display.line(f"evaluation of {model} in {folder.path}")
+    with accounted(folder, display), cluster(recipe):
+        folder.status(phase="data")
+        prompts = prepare_data(recipe, display).evaluation
+        model = str(fitted(recipe, model, display))
+        folder.status(phase="start actors")
+        with placed(recipe) as placement:
+            bundles = count()
+            rollouts = Rollouts(recipe, placement, bundles, model, prompts[:1])
+            rewards = Rewards(loaded, placement, bundles)
+            rewards.ready()
+            rollouts.ready()
+            folder.status(phase="evaluate")
+            samples = rollouts.greedy(prompts)
+            result = evaluate(checkpoint, prompts, [sample.text for sample in samples])
+            terms = heldout_means(rewards.score(samples)) | heldout_means(rewards.evaluate(samples))
+        _report(loaded, model, result, terms, folder, display)
+    return folder.path
+
+
+def policy_in(checkpoint: str) -> str:
+    """The model in a run's folder, in a step's checkpoint, in a Hugging Face folder; or the name of one on a hub."""
+    path = Path(checkpoint)
+    for inside in (path, path / "checkpoint", path / "policy"):
+        if (inside / "config.json").is_file():
+            return str(inside.resolve())
+    if path.exists() or checkpoint.startswith((".", "/", "~")):
+        raise RunError(
+            f"--checkpoint is {checkpoint!r}: no model in it; give a finished run, a folder checkpoints/step-..., or a "
+            "Hugging Face folder"
+        )
+    return checkpoint
+
+
+def _report(
+    loaded: LoadedRecipe, model: str, result: EvalResult, terms: dict[str, float], folder: RunDir, display: Display
+) -> None:
+    config = loaded.recipe.evaluation
+    rows = rate_table(result, resamples=config.bootstrap_samples, confidence=config.confidence)
+    display.show(rows.table)
+    for term, value in terms.items():
+        display.line(f"{term.removeprefix('heldout/')}: {value:.4g} on average")
+    folder.write("evaluation.json", result.to_json())
+    wer = rows.overall
+    results = {
+        "checkpoint": model,
+        "wer": wer.point,
+        "wer_interval": [wer.low, wer.high],
+        "clips": len(result.utterances),
+    }
+    folder.write("results.json", json.dumps(results | {"confidence": config.confidence, "rewards": terms}, indent=1))
+    display.line(f"done: {folder.path}")
