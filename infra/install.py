@@ -256,8 +256,16 @@ def one_at_a_time(root: Path) -> Iterator[None]:
         os.close(folder)
 
 
+def kind_wanted() -> str:
+    """`cpu` or `cuda`: what RLHF_SETUP says (an image is built where no GPU is seen), else by this machine's GPU."""
+    said = os.environ.get("RLHF_SETUP", "")
+    if said not in ("", "cpu", "cuda"):
+        raise SetupError(f"RLHF_SETUP is {said!r}: allowed are cpu and cuda; leave it out to go by the GPU")
+    return said or ("cuda" if preflight.has_gpu() else "cpu")
+
+
 def set_up(root: Path) -> None:
-    kind = "cuda" if preflight.has_gpu() else "cpu"
+    kind = kind_wanted()
     env = Environment(root / ".venv")
     wanted = fingerprint(root, kind)
     if env.stamp.is_file() and env.stamp.read_text(encoding="utf-8").strip() == wanted:

@@ -257,3 +257,14 @@ def test_a_package_that_is_absent_or_in_another_version_is_named():
         f"pytest: {metadata.version('pytest')} is installed, the lock has 1.0",
         "no-such-package: not installed, the lock has 1",
     ]
+
+
+def test_what_is_installed_goes_by_the_gpu_unless_the_variable_says_otherwise(monkeypatch):
+    monkeypatch.setattr(preflight, "has_gpu", lambda: False)
+    monkeypatch.delenv("RLHF_SETUP", raising=False)
+    assert install.kind_wanted() == "cpu"
+    monkeypatch.setenv("RLHF_SETUP", "cuda")
+    assert install.kind_wanted() == "cuda"
+    monkeypatch.setenv("RLHF_SETUP", "gpu")
+    with pytest.raises(SetupError, match="RLHF_SETUP is 'gpu': allowed are cpu and cuda"):
+        install.kind_wanted()
