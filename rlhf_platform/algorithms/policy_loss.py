@@ -1,21 +1,17 @@
-"""The clipped surrogate of PPO (1707.06347, equation 7), per token."""
+"""The clipped surrogate of PPO (1707.06347, equation 7), per ratio."""
 
 import torch
 from torch import Tensor
 
 
-def clipped_surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_ratio: float) -> Tensor:
-    """Loss per token, (B, T): -min(r A, clip(r, 1 - c, 1 + c) A) with r = exp(logprobs - old_logprobs).
+def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Loss per ratio, -min(r A, clip(r, 1 - low, 1 + high) A) with r = exp(log_ratio), and where it was clipped.
 
-    `logprobs` (B, T) carries the gradient; `old_logprobs` (B, T) is the learner's own before this step's updates;
-    `advantages` (B, 1) or (B, T).
+    `log_ratio` (B, T) carries the gradient: log-probs minus the learner's own before this step's updates; (B, 1) for
+    a ratio of whole sequences. `advantages` (B, 1). Clipped (bool) is where the clip took the gradient away, which is
+    on one side of the range only: above for A > 0, below for A < 0.
+    DAPO's clip-higher (2503.14476, equation 10) is `high` > `low`.
     """
-    ratio = (logprobs - old_logprobs).exp()
-    clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
-    return -torch.minimum(ratio * advantages, clipped * advantages)
-
-
-def clip_fraction(logprobs: Tensor, old_logprobs: Tensor, clip_ratio: float, mask: Tensor) -> Tensor:
-    """Number of completion tokens whose ratio is outside the clip range, a scalar; `mask` (B, T)."""
-    outside = ((logprobs - old_logprobs).exp() - 1).abs() > clip_ratio
-    return (outside * mask).sum()
+    ratio = log_ratio.exp()
+    plain, bounded = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages
+    return -torch.minimum(plain, bounded), bounded < plain

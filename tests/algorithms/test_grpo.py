@@ -105,3 +105,10 @@ def test_rewards_that_differ_by_rounding_teach_nothing() -> None:
         rewards = torch.tensor([[value, value, value, value]])
         rewards[0, 0] = torch.nextafter(rewards[0, 0], torch.tensor(torch.inf))
         assert (group_advantages(rewards, torch.ones(1, 4, dtype=torch.bool)) == 0).all()
+
+
+def test_terms_that_cancel_up_to_rounding_teach_nothing() -> None:
+    # 0.1 + 0.2 - 0.3 is 5.6e-17, which beside zeros would be a spread of full size.
+    rewards = torch.tensor([[0.1 + 0.2 - 0.3, 0.0, 0.0, 0.0]])
+    assert rewards[0, 0] != 0
+    assert (group_advantages(rewards, torch.ones(1, 4, dtype=torch.bool)) == 0).all()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_platform.errors import RewardError
+from rlhf_platform.recipe.algorithms import GRPO
 from rlhf_platform.train.loop import advantages_of, check_failures, sample_metrics
 from rlhf_platform.train.sync import probe_difference
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
@@ -24,7 +25,7 @@ FAILED = Failed("timeout", "no answer in 30 s", "judge")
 
 def test_advantages_are_relative_to_the_group_and_leave_failures_out() -> None:
     samples = [scored(1.0), scored(0.0), scored(FAILED), scored(0.3), scored(0.3), scored(0.3)]
-    made = advantages_of(samples, group_size=3)
+    made = advantages_of(samples, GRPO(group_size=3))
     half = math.sqrt(0.5)
     assert [m.advantage for m in made] == pytest.approx([half, -half, 0, 0, 0, 0])
     assert [m.counts for m in made] == [True, True, False, True, True, True]
@@ -35,8 +36,8 @@ def test_a_failure_changes_no_advantage_but_its_own(failed: list[bool], rewards:
     """Advantages with failures are those of the group without the failed samples."""
     group = [scored(FAILED if f else r) for f, r in zip(failed, rewards, strict=True)]
     kept = [r for f, r in zip(failed, rewards, strict=True) if not f]
-    alone = advantages_of([scored(r) for r in kept], group_size=len(kept)) if kept else []
-    made = [m for m in advantages_of(group, group_size=4) if m.counts]
+    alone = advantages_of([scored(r) for r in kept], GRPO(group_size=len(kept))) if kept else []
+    made = [m for m in advantages_of(group, GRPO(group_size=4)) if m.counts]
     assert [m.advantage for m in made] == pytest.approx([m.advantage for m in alone], abs=1e-3)
 
 
