@@ -12,7 +12,8 @@ from policies.load import load_adapter
 from policies.lora import is_lora
 from rlhf_platform.learner import learner as learners
 from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, deepspeed_config, free_port
-from rlhf_platform.recipe.schema import AlgorithmConfig, BackboneConfig, LearnerConfig, LoraConfig, Recipe
+from rlhf_platform.recipe.algorithms import GRPO
+from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe
 from rlhf_platform.types import Prompt, Sample, StopReason
 from tests.layouts import LAYOUTS
 
@@ -22,7 +23,7 @@ LORA = LoraConfig(rank=3, alpha=6.0)
 def recipe(adapter: str, **learner: object) -> Recipe:
     config = Recipe(name="test", backbone=BackboneConfig(adapter=adapter))
     config.learner = replace(LearnerConfig(learning_rate=1e-2, lora=LORA), **learner)  # type: ignore[arg-type]
-    config.algorithm = AlgorithmConfig(kl_coef=0.1)
+    config.algorithm = GRPO(kl_coef=0.1)
     return config
 
 
