@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from policies.batch import EncodedPrompt, PolicyBatch
+from policies.dimensions import Dimensions
 from rlhf_platform.types import Prompt
 
 
@@ -81,11 +82,31 @@ class PolicyAdapter(ABC):
         are in every layout: TRL's output head compares position t with label t + 1.
         """
 
+    @classmethod
     @abstractmethod
-    def is_encoder(self, parameter: str) -> bool:
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        """The model that `load_model` gives for this configuration, tied and frozen alike, without its weights.
+
+        To be called on the meta device, where tensors have shapes and no memory.
+        """
+
+    @classmethod
+    @abstractmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        """The sizes that a configuration of this layout gives."""
+
+    @classmethod
+    def shortened(cls, config: PreTrainedConfig, seconds: float) -> PreTrainedConfig:
+        """The configuration of what `cut_window` writes; as it is in layouts without a window."""
+        return config
+
+    @classmethod
+    @abstractmethod
+    def is_encoder(cls, parameter: str) -> bool:
         """Whether a parameter belongs to the audio encoder (frozen by `learner.freeze_encoder`)."""
 
-    def is_adaptor(self, parameter: str) -> bool:
+    @classmethod
+    def is_adaptor(cls, parameter: str) -> bool:
         """Whether a parameter belongs to what stands between encoder and decoder (trained alone by `align`)."""
         return False
 

@@ -12,10 +12,15 @@ from transformers import PreTrainedModel, ProcessorMixin
 from policies.adapter import PolicyAdapter, put_audio
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.checks import check_sample_rate, check_tokens
+from policies.dimensions import FRAME_RATE, Layers
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.types import Prompt
 
 INSTRUCTION = "Transcribe the audio into text."
+PROMPT_TOKENS = 48
+"""Of the turns around the audio with a vocabulary of words, rounded up; one of a few hundred pieces takes more."""
+POOLED_RATE = FRAME_RATE / 4
+"""Audio positions per second, as `pooled_positions` counts them."""
 _TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"
 
 
@@ -100,3 +105,18 @@ class ChatAdapter(PolicyAdapter):
 def pooled_positions(frames: Tensor) -> Tensor:
     """Audio positions of clips of `frames` mel frames (C,): a convolution of stride 2, then pairs are averaged."""
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
+
+def decoder_layers(config: Any) -> Layers:
+    """The layers of a Llama, Qwen2 or Qwen3 decoder."""
+    heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Layers(
+        config.num_hidden_layers,
+        config.hidden_size,
+        heads * head_width,
+        config.num_key_value_heads * head_width,
+        config.intermediate_size,
+        gated=True,
+        normed_heads="qwen3" in config.model_type,
+    )

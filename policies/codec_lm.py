@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, PolicyBatch
+from policies.chat import PROMPT_TOKENS, decoder_layers
+from policies.dimensions import Dimensions
 from policies.tokenizer import audio_slot
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.types import Prompt
@@ -58,6 +60,16 @@ class CodecLMAdapter(PolicyAdapter):
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
 
+    @classmethod
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        model = AutoModelForCausalLM.from_config(config)
+        model.tie_weights()
+        return model
+
+    @classmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        return Dimensions(decoder_layers(config), config.vocab_size, PROMPT_TOKENS)
+
     def save(self, model: PreTrainedModel, path: Path) -> None:
         model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
@@ -84,7 +96,8 @@ class CodecLMAdapter(PolicyAdapter):
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
 
-    def is_encoder(self, parameter: str) -> bool:
+    @classmethod
+    def is_encoder(cls, parameter: str) -> bool:
         return False
 
     def vllm_name(self, parameter: str) -> str:

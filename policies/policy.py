@@ -28,15 +28,11 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.adapter, self.model, self.temperature = adapter, model, temperature
-        only_lora = has_lora(model)
-        self.encoder_is_frozen = freeze_encoder or only_lora
+        self.encoder_is_frozen = freeze_encoder or has_lora(model)
         allowed = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         allowed[list(adapter.completion_token_ids)] = True
         self.register_buffer("allowed", allowed, persistent=False)
-        for name, parameter in model.named_parameters():
-            frozen = not is_lora(name) if only_lora else freeze_encoder and adapter.is_encoder(name)
-            # Some are never learnt, as the sinusoids of an encoder's positions.
-            parameter.requires_grad_(parameter.requires_grad and not frozen)
+        freeze(adapter, model, freeze_encoder)
 
     def encode(self, batch: PolicyBatch) -> list[Tensor]:
         """Encoder output of each clip of the batch, none for prompts without audio.
@@ -59,3 +55,12 @@ class Policy(nn.Module):
         empty = torch.zeros_like(batch.completion_mask)
         logprobs, entropy = (empty.to(values.dtype).index_put((rows, steps), values) for values in found)
         return logprobs, entropy
+
+
+def freeze(adapter: PolicyAdapter | type[PolicyAdapter], model: PreTrainedModel, freeze_encoder: bool) -> None:
+    """Leave a gradient to the parameters that are learnt: LoRA alone where the model has it."""
+    only_lora = has_lora(model)
+    for name, parameter in model.named_parameters():
+        frozen = not is_lora(name) if only_lora else freeze_encoder and adapter.is_encoder(name)
+        # Some are never learnt, as the sinusoids of an encoder's positions.
+        parameter.requires_grad_(parameter.requires_grad and not frozen)

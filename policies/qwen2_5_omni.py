@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2_5OmniConfig,
     Qwen2_5OmniProcessor,
@@ -21,8 +22,10 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file
 
 from policies.batch import EncodedPrompt
-from policies.chat import INSTRUCTION, ChatAdapter, pooled_positions
+from policies.chat import INSTRUCTION, POOLED_RATE, PROMPT_TOKENS, ChatAdapter, decoder_layers, pooled_positions
 from policies.checks import load_processor
+from policies.dimensions import Dimensions
+from policies.window import whisper_encoder
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.types import Prompt
 
@@ -69,6 +72,18 @@ class Qwen25OmniThinkerAdapter(ChatAdapter):
         del model.visual
         return model
 
+    @classmethod
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        model = _Thinker(config.thinker_config)
+        del model.visual
+        return model
+
+    @classmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        audio, text = config.thinker_config.audio_config, config.thinker_config.text_config
+        encoder = whisper_encoder(audio, POOLED_RATE, audio.output_dim, padded=False)
+        return Dimensions(decoder_layers(text), text.vocab_size, PROMPT_TOKENS, encoder)
+
     def save(self, model: PreTrainedModel, path: Path) -> None:
         """As a Qwen2.5-Omni without a talker: vLLM reads no thinker by itself."""
         state = {self.vllm_name(name): tensor for name, tensor in model.state_dict().items()}
@@ -111,7 +126,8 @@ class Qwen25OmniThinkerAdapter(ChatAdapter):
     def _decoder(self, model: PreTrainedModel) -> Any:
         return model.model
 
-    def is_encoder(self, parameter: str) -> bool:
+    @classmethod
+    def is_encoder(cls, parameter: str) -> bool:
         """The projection to the decoder's width is part of the published encoder, and of this one."""
         return parameter.startswith("audio_tower.")
 

@@ -3,20 +3,30 @@
 One code for the small backbone and for Qwen2-Audio-7B(-Instruct).
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2AudioConfig,
     Qwen2AudioForConditionalGeneration,
     Qwen2AudioProcessor,
 )
 
-from policies.chat import INSTRUCTION, ChatAdapter, pooled_positions
-from policies.window import check_window, covered_seconds, cut_positions, freeze_positions
+from policies.chat import INSTRUCTION, POOLED_RATE, PROMPT_TOKENS, ChatAdapter, decoder_layers, pooled_positions
+from policies.dimensions import Dimensions
+from policies.window import (
+    check_window,
+    covered_seconds,
+    cut_positions,
+    freeze_positions,
+    positions_for,
+    whisper_encoder,
+)
 
 _HEAD = "language_model.lm_head.weight"
 
@@ -38,11 +48,32 @@ class Qwen2AudioAdapter(ChatAdapter):
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         model = Qwen2AudioForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+        return self._tied(model, self.config)
+
+    @classmethod
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        return cls._tied(Qwen2AudioForConditionalGeneration(config), config)
+
+    @staticmethod
+    def _tied(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
         freeze_positions(model.model.audio_tower)
-        if self.config.text_config.tie_word_embeddings:
+        if config.text_config.tie_word_embeddings:
             # vLLM ties the head of such a checkpoint, Transformers 5.19 does not in this layout.
             model.lm_head.weight = model.get_input_embeddings().weight
         return model
+
+    @classmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        audio, text = config.audio_config, config.text_config
+        encoder = whisper_encoder(audio, POOLED_RATE, audio.d_model, padded=True)
+        return Dimensions(decoder_layers(text), text.vocab_size, PROMPT_TOKENS, encoder)
+
+    @classmethod
+    def shortened(cls, config: PreTrainedConfig, seconds: float) -> PreTrainedConfig:
+        config = deepcopy(config)
+        audio = config.audio_config
+        audio.max_source_positions = min(audio.max_source_positions, positions_for(seconds))
+        return config
 
     def save(self, model: PreTrainedModel, path: Path) -> None:
         """Under the published names: Transformers' own reversal of its name map doubles a part (5.19), which it reads
@@ -75,10 +106,12 @@ class Qwen2AudioAdapter(ChatAdapter):
     def _decoder(self, model: PreTrainedModel) -> Any:
         return model.model.language_model
 
-    def is_encoder(self, parameter: str) -> bool:
+    @classmethod
+    def is_encoder(cls, parameter: str) -> bool:
         return parameter.startswith("model.audio_tower.")
 
-    def is_adaptor(self, parameter: str) -> bool:
+    @classmethod
+    def is_adaptor(cls, parameter: str) -> bool:
         return parameter.startswith("model.multi_modal_projector.")
 
     def vllm_name(self, parameter: str) -> str:

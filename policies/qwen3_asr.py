@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
+from transformers import PreTrainedConfig, PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
 from policies.adapter import PolicyAdapter, put_audio
 from policies.batch import EncodedPrompt, PolicyBatch
+from policies.chat import decoder_layers
 from policies.checks import check_sample_rate, check_tokens, load_processor
+from policies.dimensions import FRAME_RATE, Dimensions, Encoder, Layers
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt, Waveform
@@ -23,6 +25,8 @@ from rlhf_platform.types import Prompt, Waveform
 _TEXT_MARK = "<asr_text>"
 _NAMED = {"audio_bos_token": "<|audio_start|>", "audio_token": "<|audio_pad|>", "audio_eos_token": "<|audio_end|>"}
 """Control tokens by the attribute of the tokenizer."""
+_RATE = 13
+"""Encoder positions of a chunk of one second, which three convolutions of stride 2 make of its 100 frames."""
 
 
 class Qwen3ASRAdapter(PolicyAdapter):
@@ -43,6 +47,25 @@ class Qwen3ASRAdapter(PolicyAdapter):
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         return Qwen3ASRForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
+
+    @classmethod
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        model = Qwen3ASRForConditionalGeneration(config)
+        model.tie_weights()
+        return model
+
+    @classmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        audio, text = config.audio_config, config.text_config
+        width = audio.d_model
+        layers = Layers(audio.encoder_layers, width, width, width, audio.encoder_ffn_dim)
+        mel, frames, maps = audio.num_mel_bins, FRAME_RATE, 0
+        for _ in range(3):
+            mel, frames = -(-mel // 2), -(-frames // 2)
+            maps += 2 * mel * frames  # input and output of the GELU
+        chunk = audio.num_mel_bins * FRAME_RATE + maps * audio.downsample_hidden_size
+        encoder = Encoder(layers, _RATE, _RATE, audio.output_dim, audio.num_mel_bins, chunk // _RATE, padded=False)
+        return Dimensions(decoder_layers(text), text.vocab_size, prompt_tokens=32, encoder=encoder)
 
     def save(self, model: PreTrainedModel, path: Path) -> None:
         model.save_pretrained(path)
@@ -108,10 +131,12 @@ class Qwen3ASRAdapter(PolicyAdapter):
             "labels": labels,
         }
 
-    def is_encoder(self, parameter: str) -> bool:
+    @classmethod
+    def is_encoder(cls, parameter: str) -> bool:
         return parameter.startswith("model.audio_tower.")
 
-    def is_adaptor(self, parameter: str) -> bool:
+    @classmethod
+    def is_adaptor(cls, parameter: str) -> bool:
         return parameter.startswith("model.multi_modal_projector.")
 
     def vllm_name(self, parameter: str) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,8 +22,25 @@ def build_tiny(spec: TinyBackbone, texts: Iterable[str], window: float, path: Pa
     `texts`: what the text pieces are learnt from. `window`: longest clip in seconds.
     """
     tokenizer = train_tokenizer(texts, spec.text_pieces, spec.audio_slots)
+    config = tiny_config(
+        spec,
+        vocabulary=len(tokenizer),
+        audio_token_id=tokenizer.convert_tokens_to_ids("<|audio_pad|>"),
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=[tokenizer.eos_token_id],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        model = Qwen3ASRForConditionalGeneration(config)
+        _scale_initial_weights(model)
+    model.save_pretrained(path)
+    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(chunk_length=math.ceil(window)), tokenizer).save_pretrained(path)
+
+
+def tiny_config(spec: TinyBackbone, vocabulary: int, **tokens: Any) -> Qwen3ASRConfig:
+    """The configuration for a vocabulary of so many tokens. `tokens`: the ids of those that have a task."""
     width = spec.hidden_size
-    config = Qwen3ASRConfig(
+    return Qwen3ASRConfig(
         audio_config={
             "encoder_layers": spec.encoder_layers,
             "encoder_attention_heads": spec.attention_heads,
@@ -32,7 +50,7 @@ def build_tiny(spec: TinyBackbone, texts: Iterable[str], window: float, path: Pa
             "downsample_hidden_size": spec.conv_channels,
         },
         text_config={
-            "vocab_size": len(tokenizer),
+            "vocab_size": vocabulary,
             "hidden_size": width,
             "intermediate_size": 3 * width,
             "num_hidden_layers": spec.decoder_layers,
@@ -42,18 +60,10 @@ def build_tiny(spec: TinyBackbone, texts: Iterable[str], window: float, path: Pa
             "max_position_embeddings": spec.max_positions,
             "tie_word_embeddings": False,
         },
-        audio_token_id=tokenizer.convert_tokens_to_ids("<|audio_pad|>"),
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=[tokenizer.eos_token_id],
         # Tied, vLLM keeps the old output head after a weight sync without a word; see design law 4.
         tie_word_embeddings=False,
+        **tokens,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        model = Qwen3ASRForConditionalGeneration(config)
-        _scale_initial_weights(model)
-    model.save_pretrained(path)
-    Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(chunk_length=math.ceil(window)), tokenizer).save_pretrained(path)
 
 
 def _scale_initial_weights(model: nn.Module) -> None:

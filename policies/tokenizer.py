@@ -24,6 +24,11 @@ def audio_slot(index: int) -> str:
     return f"<|audio_{index}|>"
 
 
+def vocabulary_size(text_pieces: int, audio_slots: int) -> int:
+    """Tokens of `train_tokenizer` when the texts have as many pieces as are asked for."""
+    return text_pieces + len(CONTROL_TOKENS) + audio_slots
+
+
 def train_tokenizer(texts: Iterable[str], text_pieces: int, audio_slots: int) -> Qwen2Tokenizer:
     """A Qwen2-layout tokenizer learnt from `texts`.
 

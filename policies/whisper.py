@@ -4,6 +4,7 @@ The audio is not among the decoder's tokens: a prompt is the few control tokens 
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import (
     DynamicCache,
     EncoderDecoderCache,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     WhisperConfig,
     WhisperForConditionalGeneration,
@@ -23,7 +25,16 @@ from transformers import (
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.checks import check_sample_rate
-from policies.window import check_window, covered_seconds, cut_positions, freeze_positions
+from policies.dimensions import Dimensions, Layers
+from policies.window import (
+    RATE,
+    check_window,
+    covered_seconds,
+    cut_positions,
+    freeze_positions,
+    positions_for,
+    whisper_encoder,
+)
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
@@ -57,6 +68,26 @@ class WhisperAdapter(PolicyAdapter):
         model = WhisperForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
         freeze_positions(model.model.encoder)
         return model
+
+    @classmethod
+    def empty_model(cls, config: PreTrainedConfig) -> PreTrainedModel:
+        model = WhisperForConditionalGeneration(config)
+        model.tie_weights()
+        freeze_positions(model.model.encoder)
+        return model
+
+    @classmethod
+    def dimensions(cls, config: PreTrainedConfig) -> Dimensions:
+        width = config.d_model
+        decoder = Layers(config.decoder_layers, width, width, width, config.decoder_ffn_dim, crosses=True)
+        encoder = whisper_encoder(config, RATE, width, padded=True)
+        return Dimensions(decoder, config.vocab_size, prompt_tokens=4, encoder=encoder)
+
+    @classmethod
+    def shortened(cls, config: PreTrainedConfig, seconds: float) -> PreTrainedConfig:
+        config = deepcopy(config)
+        config.max_source_positions = min(config.max_source_positions, positions_for(seconds))
+        return config
 
     def save(self, model: PreTrainedModel, path: Path) -> None:
         model.save_pretrained(path)
@@ -131,7 +162,8 @@ class WhisperAdapter(PolicyAdapter):
             "labels": labels,
         }
 
-    def is_encoder(self, parameter: str) -> bool:
+    @classmethod
+    def is_encoder(cls, parameter: str) -> bool:
         return parameter.startswith("model.encoder.")
 
     def vllm_name(self, parameter: str) -> str:

@@ -1,13 +1,31 @@
 """The window of encoders with a stored position per 0.02 s: every clip is padded to all of them, none may be longer."""
 
+import math
 from typing import Any
 
 from torch import nn
 
+from policies.dimensions import FRAME_RATE, Encoder, Layers
 from rlhf_platform.errors import RecipeError
 
 _STRIDE = 2
 """Mel frames per encoder position."""
+RATE = FRAME_RATE / _STRIDE
+"""Encoder positions per second."""
+
+
+def positions_for(seconds: float) -> int:
+    """Encoder positions of a window of `seconds`."""
+    return math.ceil(seconds * RATE)
+
+
+def whisper_encoder(config: Any, output_rate: float, output_width: int, padded: bool) -> Encoder:
+    """The dimensions of Whisper's encoder: two convolutions, the second of stride 2, then layers."""
+    width = config.d_model
+    layers = Layers(config.encoder_layers, width, width, width, config.encoder_ffn_dim)
+    # Input and output of the first convolution and of its GELU, at two frames a position, output of the second.
+    front = _STRIDE * (config.num_mel_bins + 2 * width) + width
+    return Encoder(layers, RATE, output_rate, output_width, config.num_mel_bins, front, padded)
 
 
 def covered_seconds(positions: int, extractor: Any) -> float:

@@ -44,7 +44,8 @@ def build_small(audio_slots: int, window: float, path: Path) -> None:
     heard = whisper_tiny_en.state_dict(whisper_tiny_en.WEIGHTS.locate())
     spoken, tokenizer = smollm2.load_smollm2()
     _add_tokens(tokenizer, audio_slots)
-    config = _config(tokenizer, int(window))
+    pad, audio = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(AUDIO)
+    config = small_config(len(tokenizer), int(window), pad, audio)
     with torch.device("meta"):
         model = Qwen2AudioForConditionalGeneration(config)
     generator = torch.Generator().manual_seed(SEED)
@@ -74,7 +75,13 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, audio_slots: int) -> None:
     tokenizer.add_tokens(marks, special_tokens=True)
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, window: int) -> Qwen2AudioConfig:
+def small_vocabulary(audio_slots: int) -> int:
+    """Tokens of the backbone with so many codec tokens."""
+    return int(smollm2.CONFIG.vocab_size) + len((AUDIO, AUDIO_BEGIN, AUDIO_END)) + audio_slots
+
+
+def small_config(vocabulary: int, window: int, pad_token: int = 0, audio_token: int = 0) -> Qwen2AudioConfig:
+    """The configuration for a vocabulary of so many tokens. `window`: seconds."""
     llama = smollm2.CONFIG
     same = (
         *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
@@ -92,11 +99,11 @@ def _config(tokenizer: PreTrainedTokenizerFast, window: int) -> Qwen2AudioConfig
         },
         text_config={name: getattr(llama, name) for name in same}
         | {
-            "vocab_size": len(tokenizer),
-            "pad_token_id": tokenizer.pad_token_id,
+            "vocab_size": vocabulary,
+            "pad_token_id": pad_token,
             "tie_word_embeddings": True,
         },
-        audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO),
+        audio_token_index=audio_token,
         tie_word_embeddings=True,
     )
 

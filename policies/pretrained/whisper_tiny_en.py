@@ -80,15 +80,7 @@ def build_whisper_tiny_en(path: Path, package: Path | None = None) -> None:
     """
     weights, vocabulary = WEIGHTS.locate(package), VOCABULARY.locate(package)
     with torch.device("meta"):
-        model = WhisperForConditionalGeneration(
-            WhisperConfig(
-                vocab_size=NO_TIMESTAMPS + 1 + TIMESTAMPS,
-                bos_token_id=START,
-                decoder_start_token_id=START,
-                eos_token_id=END,
-                pad_token_id=END,
-            )
-        )
+        model = WhisperForConditionalGeneration(whisper_tiny_en_config())
     model.load_state_dict(state_dict(weights), strict=True, assign=True)
     model.tie_weights()
     model.generation_config = _generation()
@@ -100,6 +92,17 @@ def build_whisper_tiny_en(path: Path, package: Path | None = None) -> None:
 def notice_text() -> str:
     """Origin and licence, for every copy of the weights."""
     return f"{NOTICE}\n{MIT_OPENAI}"
+
+
+def whisper_tiny_en_config() -> WhisperConfig:
+    """The configuration of the published model: window of 30 s."""
+    return WhisperConfig(
+        vocab_size=NO_TIMESTAMPS + 1 + TIMESTAMPS,
+        bos_token_id=START,
+        decoder_start_token_id=START,
+        eos_token_id=END,
+        pad_token_id=END,
+    )
 
 
 def state_dict(weights: Path) -> dict[str, Tensor]:
