@@ -54,13 +54,13 @@ def log_lines(folder: Path) -> list[str]:
 
 
 def stop(folder: Path) -> str:
-    """Send the run SIGTERM and wait until it has noted its end; the state that it then has.
+    """Send a running run SIGTERM and wait until it has noted its end; the state that it then has.
 
-    Raises RunError when it does not run, or not here, WaitTimeout when it does not end in `STOP_SECONDS`.
+    Raises RunError when its process is not here or not to be had, WaitTimeout when it does not end in `STOP_SECONDS`.
     """
     status = read_status(folder)
     if status.get("state") != "running":
-        raise RunError(f"{folder}: its state is {status.get('state')}; only a running run can be stopped")
+        return str(status.get("state"))
     pid, host = status.get("pid"), status.get("host")
     if pid is None or host is None:
         raise RunError(f"{folder}: status.json names no process (pid, host); stop the run with Ctrl-C where it runs")

@@ -102,12 +102,43 @@ def write_files(page: Path) -> None:
 def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`rlhf ...` for real, but `run` as `validate`: tests/e2e/test_asr_quickstart.py runs the quickstart for real,
     with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips."""
+    if arguments[:1] and arguments[0] in ("submit", "status", "logs", "stop"):
+        of_a_cluster(arguments, monkeypatch)
+        return
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
     arguments = ["validate" if argument == "run" else argument for argument in arguments]
     bare = not any(argument not in ("validate", "data", "build", "check") for argument in arguments)
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
+
+
+def of_a_cluster(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rlhf submit`, `status`, `logs` and `stop` for real as far as Ray's dashboard, which is not there. A manifest, a
+    local run and --help need none. tests/jobs/test_submission.py and tests/e2e/test_submit.py have a real one."""
+    nowhere = "http://127.0.0.1:1"
+    monkeypatch.setattr("rlhf_platform.jobs.client.DEFAULT_ADDRESS", nowhere)
+    command = arguments[: arguments.index(">")] if ">" in arguments else arguments
+    command = [argument.replace("http://127.0.0.1:8265", nowhere) for argument in command]
+    if not any(not argument.startswith("--") for argument in command[1:]):
+        command.append("--help")
+    asks_ray = not {"--kuberay", "--help"} & set(command) and not Path(command[1], "status.json").is_file()
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, "nothing answers there" in result.output) == (2 * asks_ray, asks_ray), result.output
+
+
+def docker(arguments: list[str], _: pytest.MonkeyPatch) -> None:
+    """There is no Docker: the file is there and has the arguments. tests/infra/test_cluster_files.py reads it."""
+    file = (ROOT / arguments[arguments.index("-f") + 1]).read_text()
+    given = [arguments[i + 1].partition("=")[0] for i, argument in enumerate(arguments) if argument == "--build-arg"]
+    assert set(given) <= set(re.findall(r"^ARG (\w+)", file, re.MULTILINE))
+
+
+def sbatch(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no SLURM: the script is there, and `rlhf run` takes the rest (tests/infra/test_cluster_files.py)."""
+    script = next(i for i, argument in enumerate(arguments) if not argument.startswith("--"))
+    assert (ROOT / arguments[script]).is_file()
+    rlhf(["run", *arguments[script + 1 :], "cluster.address=auto"], monkeypatch)
 
 
 def make(arguments: list[str], _: pytest.MonkeyPatch) -> None:
@@ -175,7 +206,7 @@ def pip(arguments: list[str], _: pytest.MonkeyPatch) -> None:
 
 
 def shell(_: list[str], __: pytest.MonkeyPatch) -> None:
-    """Needs what a test does not have, a package archive or an interactive shell: its syntax was checked."""
+    """Needs what a test does not have (a package archive, an interactive shell, Kubernetes): its syntax was checked."""
 
 
 Rule = Callable[[list[str], pytest.MonkeyPatch], None]
@@ -188,7 +219,9 @@ RULES: dict[str, Rule] = {
     "vllm": vllm,
     "pytest": pytest_,
     "pip": pip,
-    **dict.fromkeys(("source", "export", "apt-get", "dpkg-deb"), shell),
+    "docker": docker,
+    "sbatch": sbatch,
+    **dict.fromkeys(("source", "export", "apt-get", "dpkg-deb", "kubectl"), shell),
 }
 PROGRAMS = RULES.keys()
 

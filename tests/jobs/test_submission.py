@@ -170,7 +170,8 @@ def test_ctrl_c_leaves_the_job_running_and_stop_ends_it(ray: Running, tmp_path: 
 
     stopped = rlhf(ray, tmp_path, "stop", job)
     assert (stopped.returncode, stopped.stdout.split(",")[0]) == (0, f"{job}: stopped"), stopped.stderr
-    assert '"state": "interrupted"' in (tmp_path / "runs/asr-quickstart/status.json").read_text()
+    noted = (tmp_path / "runs/asr-quickstart/status.json").read_text()
+    assert '"state": "interrupted"' in noted, noted + rlhf(ray, tmp_path, "logs", job).stdout
 
 
 @pytest.mark.slow
