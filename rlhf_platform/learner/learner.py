@@ -26,7 +26,6 @@ from rlhf_platform.recipe.algorithms import AlgorithmConfig
 from rlhf_platform.recipe.schema import LearnerConfig, Recipe
 from rlhf_platform.types import Sample
 
-
 _STATE_TAG = "state"
 """DeepSpeed's name for a checkpoint: a folder in the folder."""
 
