@@ -34,6 +34,7 @@ RECIPE: dict[str, Any] = {
     "align": {"steps": 0},
     "algorithm": {"type": "grpo", "group_size": 8, "kl_coef": 0.0},
     "rewards": [{"fn": "rewards.asr:wer_reward", "name": "", "weight": 1.0, "kwargs": {}}],
+    "evaluation": {"max_clips": None},
     "learner": {"learning_rate": 2e-5, "freeze_encoder": True, "lora": {"rank": 0}},
 }
 

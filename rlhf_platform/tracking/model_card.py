@@ -182,8 +182,9 @@ def _data(facts: Card) -> str:
     if facts.data_problem:
         return f"{facts.data_problem} Its clips, speakers and licences are therefore not told here."
     used = facts.recipe.get("data", {})
+    limit = facts.recipe.get("evaluation", {}).get("max_clips")
     for_what = {
-        used.get("eval_split"): "evaluation",
+        used.get("eval_split"): f"evaluation, at most {limit} clips" if limit else "evaluation",
         used.get("train_split"): "warm start" if _steps(facts, "sft") + _steps(facts, "align") else "",
     }
     for_what[used.get("rl_split")] = " and ".join(filter(None, (for_what.get(used.get("rl_split")), "RL")))

@@ -115,13 +115,19 @@ def test_the_card_says_what_the_run_says(place: Path) -> None:
     manifest = write_data(place / "mine")
     run = write_with_checkpoint(
         place / "runs" / "first",
-        recipe={**HUB, "sft": {"steps": 50}, "data": {"demo": None, "manifest": str(manifest)}},
+        recipe={
+            **HUB,
+            "sft": {"steps": 50},
+            "data": {"demo": None, "manifest": str(manifest)},
+            "evaluation": {"max_clips": 2},
+        },
     )
     text = export_card("first")
     assert "Base model: `openai/whisper-small`. It was first tuned on transcripts: 50 steps of `sft`." in text
     assert "36.36 % before RL, 9.09 % after; difference -27.27 points, 95 % interval [-50.00, -9.09]" in text
     assert (run / "report.txt").read_text().rstrip() in text
     assert (run / "recipe.yaml").read_text().rstrip() in text
+    assert "| heldout | evaluation, at most 2 clips | 1 |" in text
     assert "| train | warm start and RL | 3 | 0.75 | 2 | en |" in text
     assert "| train | CC0-1.0 | 2 |" in text
     assert "| train | CC-BY-4.0 | 1 |" in text
