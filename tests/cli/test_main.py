@@ -100,7 +100,8 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch) -> No
 def test_version_and_help_name_an_example() -> None:
     runner = CliRunner()
     assert runner.invoke(app, ["--version"]).stdout.startswith("rlhf-platform ")
-    for command in (["run"], ["validate"], ["show"], ["data", "build"], ["data", "check"]):
+    reading = (["init"], ["doctor"], ["runs"], ["compare"], ["export"])
+    for command in (["run"], ["validate"], ["show"], ["data", "build"], ["data", "check"], *reading):
         result = runner.invoke(app, [*command, "--help"])
         assert result.exit_code == 0
         assert f"Example: rlhf {' '.join(command)}" in " ".join(result.stdout.split())

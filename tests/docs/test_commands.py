@@ -23,6 +23,9 @@ import soundfile as sf
 from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
+from rlhf_platform.cli import init
+from rlhf_platform.cli.health import stack
+from rlhf_platform.cli.health.check import Check, Status
 from rlhf_platform.cli.main import app
 from rlhf_platform.data import demo
 from rlhf_platform.data.digits import Plan, build_digits
@@ -30,13 +33,14 @@ from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.prompts import Plan as PromptsPlan
 from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.recipe.load import load_recipe
+from tests.runs import write_run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 LANGUAGES = {"bash", "python", "yaml", "json", "text"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-HEAVY = r"vllm |.*from_pretrained"
+HEAVY = r"vllm |rlhf doctor|.*from_pretrained"
 """What takes seconds to import."""
 
 
@@ -88,6 +92,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(exist_ok=True)
         row = partial(Row, path, number, audio=tmp_path / "clip.wav", language="en", speaker="me", duration=0.5)
         write_manifest(path, [row(s, text=s, split=s, licence="CC0-1.0") for s in ("train", "rl", "heldout")])
+    for name in ("first", "second"):
+        run = write_run(Path("runs", name), recipe={"learner": {"lora": {"rank": 8}}})
+        step = run / "checkpoints" / "step-00010"
+        for file in (run / "checkpoint/config.json", run / "adapter/adapter_config.json", step / "policy/config.json"):
+            file.parent.mkdir(parents=True)
+            file.write_text("{}")
+        (step / "manifest.json").write_text("{}")
     return tmp_path
 
 
@@ -101,14 +112,18 @@ def write_files(page: Path) -> None:
 
 def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`rlhf ...` for real, but `run` as `validate`: tests/e2e/test_asr_quickstart.py runs the quickstart for real,
-    with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips."""
+    with Ctrl-C, a reward from a file, overrides and its checkpoint. A demo set is built with few clips, and a Ray that
+    `doctor` asks for is there: tests/cli/test_doctor.py asks a real one."""
     if arguments[:1] and arguments[0] in ("submit", "status", "logs", "stop"):
         of_a_cluster(arguments, monkeypatch)
         return
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
+    monkeypatch.setattr(stack, "ray", lambda *_: Check("Ray", Status.OK, ""))
+    if "my-asr/recipe.yaml" in arguments:
+        init.write("asr", Path("my-asr"), None)  # as a line before it does
     arguments = ["validate" if argument == "run" else argument for argument in arguments]
-    bare = not any(argument not in ("validate", "data", "build", "check") for argument in arguments)
+    bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export"}
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
 
