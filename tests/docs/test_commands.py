@@ -123,7 +123,7 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if "my-asr/recipe.yaml" in arguments:
         init.write("asr", Path("my-asr"), None)  # as a line before it does
     arguments = ["validate" if argument == "run" else argument for argument in arguments]
-    bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export"}
+    bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export", "resume"}
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
 
