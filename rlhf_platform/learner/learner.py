@@ -188,9 +188,9 @@ class Learner:
 
     def load_state(self, path: Path) -> None:
         """Go on from what `save_state` wrote, on as many ranks. Raises ClusterError when it is not there."""
-        found, progress = self._engine.load_checkpoint(str(path), tag=_STATE_TAG, load_module_strict=False)
-        if found is None:
-            raise ClusterError(f"{path}: DeepSpeed finds no state in it; is the folder seen by every machine?")
+        if not (path / _STATE_TAG).is_dir():
+            raise ClusterError(f"{path}: no state of DeepSpeed in it; is the folder seen by every machine?")
+        _, progress = self._engine.load_checkpoint(str(path), tag=_STATE_TAG, load_module_strict=False)
         self._updates = int(progress["updates"])
 
     @torch.no_grad()
@@ -251,10 +251,10 @@ class Learner:
             with torch.no_grad():
                 per_token = (torch.ones_like(kl), kl, clipped, entropy)
                 sums += torch.stack([(values * micro.mask).sum() for values in per_token]).double()
-        norm = self._replicated_gradient_norm() if self._config.zero_stage == 0 else 0.0
+        replicated = self._replicated_gradient_norm() if self._config.zero_stage == 0 else None
         self._engine.step()
         self._updates += 1
-        return sums, norm or float(self._engine.get_global_grad_norm())
+        return sums, float(self._engine.get_global_grad_norm() or 0.0) if replicated is None else replicated
 
     def _replicated_gradient_norm(self) -> float:
         """DeepSpeed reports no norm at stage 0 in float32; each rank holds the whole gradient there."""

@@ -71,7 +71,7 @@ class DAPO(AlgorithmConfig):
     has no spread after the last round stays, and teaches nothing."""
     overlong_share: float = key(0.2, at_least=0.0, at_most=1.0)
     """Last share of `rollout.max_new_tokens` over which the reward falls in a line by 1; published 4,096 of 20,480
-    tokens. A sample without an end pays it whole."""
+    tokens. A sample without an end pays it whole, with a share of 0 too."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ METRICS = (
     "sample_wer",
     "completion_tokens",
     "cut",
+    "groups_with_spread",
     "kl",
     "clip_fraction",
     "entropy",

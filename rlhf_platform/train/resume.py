@@ -6,17 +6,25 @@ from pathlib import Path
 from rlhf_platform.errors import RecipeError, RunError
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.resume import refused_changes
-from rlhf_platform.tracking.checkpoints import Checkpoints
+from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.history import find_run
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.train.run import carry_out
 
+Load = Callable[[Path], LoadedRecipe]
+"""Reads and checks the recipe that it is given."""
 
-def resume(named: Path, parent: Path, load: Callable[[Path], LoadedRecipe]) -> Path:
-    """Go on from the newest sound checkpoint of a run; returns its folder.
 
-    `named`: the folder, or its name below `parent`. `load`: reads and checks the recipe it is given. Raises RunError
-    when there is nothing to go on from, RecipeError when the recipe was changed where it may not.
+def resume(named: Path, parent: Path, load: Load) -> Path:
+    """Go on with a run, named by its folder or its name below `parent`; returns the folder. Raises as `reopen`."""
+    return carry_out(*reopen(named, parent, load))
+
+
+def reopen(named: Path, parent: Path, load: Load) -> tuple[LoadedRecipe, RunDir, Checkpoint]:
+    """The run's recipe, its folder with all that came after its newest sound checkpoint taken out, and that checkpoint.
+
+    Raises RunError when there is nothing to go on from, RecipeError when the recipe was changed where it may not; the
+    folder is then as it was.
     """
     run = find_run(named, parent)
     folder = run.path.resolve()
@@ -28,17 +36,16 @@ def resume(named: Path, parent: Path, load: Callable[[Path], LoadedRecipe]) -> P
         reason = "; ".join(damaged) or "the run ended before its first"
         raise RunError(f"{run.path}: no sound checkpoint ({reason}); start anew: rlhf run {run.path / 'recipe.yaml'}")
     loaded = load(folder / "recipe.yaml")
-    refuse(refused_changes(checkpoint.recipe_yaml, loaded.yaml, loaded.recipe), checkpoint.path)
+    _refuse(refused_changes(checkpoint.recipe_yaml, loaded.yaml, loaded.recipe), checkpoint.path)
     if checkpoint.step > loaded.recipe.steps:
         raise RecipeError(f"steps is {loaded.recipe.steps}: the run has taken {checkpoint.step}; raise it")
     run_dir = RunDir.reopen(folder, checkpoint.step, loaded.recipe.steps)
     checkpoints.forget_unfinished()
     run_dir.write("recipe.yaml", loaded.yaml)
-    return carry_out(loaded, run_dir, checkpoint)
+    return loaded, run_dir, checkpoint
 
 
-def refuse(changes: Sequence[str], checkpoint: Path) -> None:
-    """Raises RecipeError when there are any."""
+def _refuse(changes: Sequence[str], checkpoint: Path) -> None:
     if changes:
         what = "a run goes on with the recipe it was begun with; docs/recipe_keys.md marks the keys that may change"
         raise RecipeError("\n".join([*changes, f"{checkpoint}: {what}"]))

@@ -18,7 +18,7 @@ from rewards.answers import read_answer, read_batch
 from rewards.plugin import RewardFunction
 from rewards.score import Scorer
 from rewards.types import RewardInput
-from rlhf_platform.errors import RecipeError
+from rlhf_platform.errors import RecipeError, RewardError
 from rlhf_platform.recipe.schema import RewardConfig
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, StopReason
 
@@ -62,7 +62,6 @@ def test_terms_are_weighted_summed_and_kept_apart(tmp_path: Path) -> None:
         ],
         tmp_path,
     )
-    assert scorer.names == ["wer", "shape"]
     good, worse = sample("alpha bravo charlie delta"), sample("alpha bravo")
     first, second = scorer.score([good, worse])
     assert first.sample is good
@@ -92,6 +91,44 @@ def test_the_example_reward_in_the_recipes(tmp_path: Path) -> None:
     [unknown] = scorer.score([sample("a", duration=0.0)])
     assert isinstance(unknown.outcome, Failed)
     assert unknown.outcome.kind == "raised"
+    scorer.close()
+
+
+REMEMBERS = """
+class Best:
+    "How much better than the best so far."
+    def __init__(self):
+        self.best = 0.0
+    def __call__(self, sample):
+        value = len(sample.text) - self.best
+        self.best = max(self.best, len(sample.text))
+        return value
+    def state_dict(self):
+        return {"best": self.best}
+    def load_state_dict(self, state):
+        self.best = state["best"]
+"""
+
+
+def test_what_a_reward_remembers_goes_on_in_another_process(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(REMEMBERS)
+    rewards = [RewardConfig(fn="mine.py:Best"), RewardConfig(fn="rewards.asr:wer_reward")]
+    first, second = Scorer(rewards, tmp_path), Scorer(rewards, tmp_path)
+    first.score([sample("alpha")])
+    assert first.state() == {"Best": {"best": 5}}
+    second.load_state(first.state())
+    [scored] = second.score([sample("bravo")])
+    assert isinstance(scored.outcome, Scored)
+    assert scored.outcome.parts["Best"] == 0.0
+    for scorer in (first, second):
+        scorer.close()
+
+
+def test_a_state_that_is_not_plain_values_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(REMEMBERS.replace('return {"best": self.best}', "return {1, 2}"))
+    scorer = Scorer([RewardConfig(fn="mine.py:Best")], tmp_path)
+    with pytest.raises(RewardError, match=r"reward Best: state_dict\(\) must return plain JSON values"):
+        scorer.state()
     scorer.close()
 
 

@@ -12,32 +12,32 @@ def read_status(run: RunDir) -> dict:
 
 
 def test_a_name_that_is_taken_gets_a_number_and_overwrites_nothing(tmp_path: Path) -> None:
-    first = RunDir(tmp_path / "runs", "asr")
+    first = RunDir.create(tmp_path / "runs", "asr", 3)
     first.write("recipe.yaml", "name: asr\n")
-    others = [RunDir(tmp_path / "runs", "asr"), RunDir(tmp_path / "runs", "asr")]
+    others = [RunDir.create(tmp_path / "runs", "asr", 3), RunDir.create(tmp_path / "runs", "asr", 3)]
     assert [run.path.name for run in (first, *others)] == ["asr", "asr-2", "asr-3"]
     assert (first.path / "recipe.yaml").read_text() == "name: asr\n"
-    assert not list(others[0].path.iterdir())
+    assert [path.name for path in others[0].path.iterdir()] == ["lock"]
     assert first.checkpoint == first.path / "checkpoint"
     assert not first.checkpoint.exists()
 
 
 def test_runs_started_at_the_same_time_get_a_folder_each(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        paths = [run.path for run in pool.map(lambda _: RunDir(tmp_path, "asr"), range(16))]
+        paths = [run.path for run in pool.map(lambda _: RunDir.create(tmp_path, "asr", 3), range(16))]
     assert len(set(paths)) == 16
 
 
 def test_the_path_stays_when_the_working_folder_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = RunDir(Path("runs"), "asr")
+    run = RunDir.create(Path("runs"), "asr", 3)
     monkeypatch.chdir("/")
     run.status()
     assert run.path == tmp_path / "runs" / "asr"
 
 
 def test_status_keeps_what_was_said_before(tmp_path: Path) -> None:
-    run = RunDir(tmp_path, "asr")
+    run = RunDir.create(tmp_path, "asr", 3)
     run.status()
     start = read_status(run)
     assert (start["state"], start["phase"], start["step"]) == ("running", "start", 0)
@@ -50,7 +50,7 @@ def test_status_keeps_what_was_said_before(tmp_path: Path) -> None:
 
 
 def test_a_status_that_cannot_be_written_leaves_the_last_one_whole(tmp_path: Path) -> None:
-    run = RunDir(tmp_path, "asr")
+    run = RunDir.create(tmp_path, "asr", 3)
     run.status(step=1)
     with pytest.raises(TypeError):
         run.status(step=object())
@@ -58,9 +58,9 @@ def test_a_status_that_cannot_be_written_leaves_the_last_one_whole(tmp_path: Pat
 
 
 def test_metrics_are_one_json_object_a_step(tmp_path: Path) -> None:
-    run = RunDir(tmp_path, "asr")
-    run.metrics(1, {"reward": 0.5, "kl": 1e-9})
-    run.metrics(2, {"reward": float("nan")})
+    run = RunDir.create(tmp_path, "asr", 3)
+    run.step(1, {"reward": 0.5, "kl": 1e-9}, ["a", "b"])
+    run.step(2, {"reward": float("nan")}, [])
     first, second = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
     assert (first["step"], first["reward"], first["kl"]) == (1, 0.5, 1e-9)
     assert second["reward"] != second["reward"]

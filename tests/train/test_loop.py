@@ -2,14 +2,20 @@
 
 import math
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_platform.errors import RewardError
-from rlhf_platform.recipe.algorithms import GRPO
-from rlhf_platform.train.loop import advantages_of, check_failures, sample_metrics
+from rlhf_platform.recipe.algorithms import DAPO, GRPO, AlgorithmConfig
+from rlhf_platform.recipe.metrics import METRICS, PER_TERM
+from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.tracking.clock import PhaseClock
+from rlhf_platform.train.loop import advantages_of, check_failures, collect, sample_metrics
 from rlhf_platform.train.sync import probe_difference
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
 
@@ -70,3 +76,66 @@ def test_the_probe_sees_any_difference_and_any_nan() -> None:
     assert math.isnan(probe_difference([sample], [(math.nan, -0.25)]))
     with pytest.raises(ValueError, match="shorter"):
         probe_difference([sample], [(-0.5,)])
+
+
+class Cycle:
+    """Prompts by number, a fixed count at a time."""
+
+    def __init__(self, per_step: int) -> None:
+        self._numbers, self._per_step = count(), per_step
+
+    def next(self) -> list[Prompt]:
+        return [Prompt(f"p{next(self._numbers)}", "", "a", "en") for _ in range(self._per_step)]
+
+
+def team_with_spread_in(prompts: set[str]) -> Any:
+    """Two samples a prompt, rewarded 1 and 0 where there is spread and 1 and 1 elsewhere; the second one is cut."""
+
+    def sample(drawn: list[Prompt], seed: int) -> list[Sample]:
+        stops = StopReason.EOS, StopReason.LENGTH
+        return [Sample(p, (1,) * 8, (-1.0,) * 8, str(i), stop, 0) for p in drawn for i, stop in enumerate(stops)]
+
+    def score(samples: list[Sample]) -> list[ScoredSample]:
+        values = [0.0 if s.text == "1" and s.prompt.id in prompts else 1.0 for s in samples]
+        return [ScoredSample(s, Scored(value, {"r": value})) for s, value in zip(samples, values, strict=True)]
+
+    return SimpleNamespace(rollouts=SimpleNamespace(sample=sample), rewards=SimpleNamespace(score=score))
+
+
+def collected(algorithm: AlgorithmConfig, prompts: set[str]) -> tuple[list[str], list[str], float, list[ScoredSample]]:
+    recipe = Recipe(name="a", algorithm=replace(algorithm, group_size=2))
+    recipe.rollout.prompts_per_step, recipe.rollout.max_new_tokens = 2, 10
+    sampler: Any = Cycle(2)
+    drawn, kept, share = collect(recipe, team_with_spread_in(prompts), sampler, 1, PhaseClock())
+    return [p.id for p in drawn], [s.sample.prompt.id for s in kept[::2]], share, kept
+
+
+def test_dapo_draws_until_enough_prompts_have_spread() -> None:
+    drawn, kept, share, _ = collected(DAPO(max_rounds=5), {"p1", "p4", "p5"})
+    assert drawn == ["p0", "p1", "p2", "p3", "p4", "p5"]
+    assert (kept, share) == (["p1", "p4"], 0.5)
+
+
+def test_dapo_fills_up_with_what_it_has_after_the_last_round() -> None:
+    drawn, kept, share, _ = collected(DAPO(max_rounds=2), {"p3"})
+    assert drawn == ["p0", "p1", "p2", "p3"]
+    assert (kept, share) == (["p0", "p3"], 0.25)
+
+
+def test_other_algorithms_draw_once_and_pay_nothing_for_length() -> None:
+    drawn, kept, share, scored = collected(GRPO(), {"p1"})
+    assert (drawn, kept, share) == (["p0", "p1"], ["p0", "p1"], 0.5)
+    assert [s.outcome.parts for s in scored if isinstance(s.outcome, Scored)] == [{"r": v} for v in (1, 1, 1, 0)]
+
+
+def test_dapo_takes_off_a_point_for_a_cut_sample_and_a_share_of_it_near_the_limit() -> None:
+    """Of 10 tokens the last half is the zone; 8 of them are three fifths into it."""
+    *_, scored = collected(DAPO(overlong_share=0.5), {"p0", "p1"})
+    outcomes = [s.outcome for s in scored if isinstance(s.outcome, Scored)]
+    assert [o.value for o in outcomes] == pytest.approx([0.4, -1.0, 0.4, -1.0])
+    assert outcomes[1].parts == {"r": 0.0, "overlong": -1.0}
+
+
+def test_a_monitor_may_name_every_metric_of_the_samples() -> None:
+    names = set(sample_metrics([scored(1.0), scored(FAILED)]))
+    assert {n for n in names if n not in METRICS and not n.startswith(PER_TERM)} == set()

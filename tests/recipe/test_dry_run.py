@@ -1,0 +1,27 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_platform.recipe.dry_run import dry_run_overrides
+from rlhf_platform.recipe.schema import Recipe
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(2, 9), st.integers(1, 4))
+def test_a_dry_run_has_the_fewest_prompts_from_two_that_every_worker_shares(
+    rollouts: int, learners: int, group: int, minibatches: int
+) -> None:
+    recipe = Recipe(name="a")
+    recipe.rollout.workers, recipe.learner.workers = rollouts, learners
+    recipe.algorithm = replace(recipe.algorithm, group_size=group, minibatches=minibatches)
+    (said,) = [text for text in dry_run_overrides(recipe) if text.startswith("rollout.prompts_per_step=")]
+    prompts = int(said.partition("=")[2])
+    fits = [n for n in range(2, 200) if n % rollouts == 0 and n * group % (learners * minibatches) == 0]
+    assert prompts == fits[0]
+
+
+def test_a_dry_run_takes_one_step_after_at_most_one_of_the_warm_start() -> None:
+    recipe = Recipe(name="a")
+    recipe.sft.steps = 500
+    overrides = dry_run_overrides(recipe)
+    assert {"name=a-dry-run", "steps=1", "align.steps=0", "sft.steps=1", "evaluation.max_clips=2"} <= set(overrides)
