@@ -202,3 +202,10 @@ def test_the_cluster_of_these_tests_listens_on_loopback_only(ray: Running) -> No
     ]
     assert listening
     assert [found for found in listening if found[1] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")] == []
+
+
+@pytest.mark.parametrize("command", ["submit", "status", "logs", "stop"])
+def test_help_names_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: rlhf {command} " in " ".join(result.stdout.split())
