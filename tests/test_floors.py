@@ -15,7 +15,14 @@ FLOORS = (
     {"rlhf_platform.data", "rlhf_platform.algorithms"},
     {"policies"},
     {"rewards", "rollout", "rlhf_platform.learner"},
-    {"rlhf_platform.train", "rlhf_platform.evaluation", "rlhf_platform.tracking", "rlhf_platform.jobs", "recipes"},
+    {
+        "rlhf_platform.train",
+        "rlhf_platform.evaluation",
+        "rlhf_platform.tracking",
+        "rlhf_platform.planning",
+        "rlhf_platform.jobs",
+        "recipes",
+    },
     {"rlhf_platform.cli"},
 )
 """From the ground up. `recipes` holds reward plug-ins, which see what a user's own see."""

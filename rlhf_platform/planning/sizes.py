@@ -1,0 +1,82 @@
+"""Parameters of a recipe's model by part, counted without its weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from policies.dimensions import Dimensions
+from policies.empty import EmptyModel, empty_model
+from policies.lora import is_lora
+from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, TinyBackbone
+
+PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of the model that the learner trains. A head that is tied to the embedding counts with it."""
+
+    total: Mapping[str, int]
+    """By part; LoRA apart."""
+    trainable: Mapping[str, int]
+    """Those of them that the learner trains."""
+    largest: int
+    """Parameters of the largest trainable tensor."""
+    head: int
+    """Weights that the output head multiplies with, its own or the embedding's."""
+    served_lora: bool
+    """Whether a sync sends LoRA alone rather than all weights."""
+    dimensions: Dimensions
+
+    @property
+    def weights(self) -> int:
+        """Of the model without LoRA, as rollout serves it and a checkpoint holds it."""
+        return sum(self.total.values()) - self.total["LoRA"]
+
+    @property
+    def parameters(self) -> int:
+        """With LoRA, as the learner holds it."""
+        return sum(self.total.values())
+
+    @property
+    def trained(self) -> int:
+        return sum(self.trainable.values())
+
+
+def sizes_of(recipe: Recipe) -> Sizes:
+    """Count the parameters of the recipe's model. Raises RecipeError when it has no configuration on this machine."""
+    learner = recipe.learner
+    return _counted(json.dumps([asdict(recipe.backbone), learner.freeze_encoder, asdict(learner.lora)]))
+
+
+@lru_cache(maxsize=64)
+def _counted(asked: str) -> Sizes:
+    """Remembered, since the search for changes that fit asks again and again."""
+    backbone, freeze_encoder, lora = json.loads(asked)
+    tiny = TinyBackbone(**backbone.pop("tiny"))
+    learner = LearnerConfig(freeze_encoder=freeze_encoder, lora=LoraConfig(**lora))
+    return count_parts(empty_model(BackboneConfig(tiny=tiny, **backbone), learner))
+
+
+def count_parts(empty: EmptyModel) -> Sizes:
+    """The parameters of a model by part."""
+    model, adapter = empty.model, empty.adapter
+    embedding = model.get_input_embeddings().weight
+    head = model.get_output_embeddings().weight
+    total, trainable = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
+    largest = 0
+    for name, parameter in model.named_parameters():
+        if is_lora(name):
+            part = "LoRA"
+        elif parameter is embedding:
+            part = "embedding"
+        elif parameter is head:
+            part = "head"
+        else:
+            part = "encoder" if adapter.is_encoder(name) else "adaptor" if adapter.is_adaptor(name) else "decoder"
+        total[part] += parameter.numel()
+        if parameter.requires_grad:
+            trainable[part] += parameter.numel()
+            largest = max(largest, parameter.numel())
+    return Sizes(total, trainable, largest, head.numel(), adapter.vllm_serves_lora, empty.dimensions)
