@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.jobs.files import JobFiles
 from rlhf_platform.jobs.submission import entrypoint
+from rlhf_platform.recipe.files import RecipeFiles
 from rlhf_platform.recipe.schema import Recipe
 
 STORAGE = "/shared"
@@ -43,7 +43,7 @@ class Pods:
     """Holds the values that the recipe reads from the environment, each under its name."""
 
 
-def manifest(recipe: Recipe, files: JobFiles, pods: Pods) -> str:
+def manifest(recipe: Recipe, files: RecipeFiles, pods: Pods) -> str:
     """Two YAML documents, the RayJob and its ConfigMap.
 
     Raises `RecipeError` when variables need a Secret, or the files do not fit into a ConfigMap.
@@ -70,13 +70,13 @@ def _block(dumper: yaml.SafeDumper, text: str) -> Any:
 _Dumper.add_representer(str, _block)
 
 
-def _name(files: JobFiles) -> str:
+def _name(files: RecipeFiles) -> str:
     """Lower-case letters, digits and dashes, as Kubernetes wants; the digest tells two versions apart."""
     plain = re.sub(r"[^a-z0-9]+", "-", files.name.lower()).strip("-")
     return f"rlhf-{plain[: NAME_LENGTH - 12].strip('-')}-{files.digest[:6]}"
 
 
-def _job(name: str, recipe: Recipe, files: JobFiles, pods: Pods) -> dict[str, Any]:
+def _job(name: str, recipe: Recipe, files: RecipeFiles, pods: Pods) -> dict[str, Any]:
     light = max(1, math.ceil(recipe.scoring.workers * recipe.scoring.cpus))
     weights = _weights_gib(files)
     rollout, learner = recipe.rollout, recipe.learner
@@ -124,7 +124,7 @@ class _PodMaker:
     """What head and workers have in common."""
 
     name: str
-    files: JobFiles
+    files: RecipeFiles
     pods: Pods
 
     def template(self, container: str, cpus: int, memory_gib: int, gpus: int) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class _PodMaker:
         }
 
 
-def _config(name: str, files: JobFiles) -> dict[str, Any]:
+def _config(name: str, files: RecipeFiles) -> dict[str, Any]:
     data = {_key("recipe.yaml"): files.recipe}
     data |= {_key(path): _text(file) for path, file in sorted(files.rewards.items())}
     size = sum(len(text.encode()) for text in data.values())
@@ -186,19 +186,19 @@ def _text(file: Path) -> str:
         raise RecipeError(f"the reward file {file} is not UTF-8 text: save it as such") from None
 
 
-def _weights_gib(files: JobFiles) -> float:
+def _weights_gib(files: RecipeFiles) -> float:
     """Of the checkpoint when it lies on this machine too; 0 when it is unknown."""
     folder = Path(files.elsewhere.get("backbone.path", ""))
     known = folder.is_absolute() and folder.is_dir()
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**30 if known else 0.0
 
 
-def unknown_memory(recipe: Recipe, files: JobFiles) -> bool:
+def unknown_memory(recipe: Recipe, files: RecipeFiles) -> bool:
     """Whether the model's size is not known here, so that its memory is not in the manifest."""
     return recipe.backbone.path is not None and _weights_gib(files) == 0
 
 
-def storage_notes(files: JobFiles) -> Mapping[str, str]:
+def storage_notes(files: RecipeFiles) -> Mapping[str, str]:
     """Paths by key that do not lie in the claim."""
     paths = {"runs_dir": files.runs_dir, "cache_dir": files.cache_dir, **files.elsewhere}
     return {key: path for key, path in paths.items() if not Path(path).is_relative_to(STORAGE)}

@@ -10,6 +10,7 @@ from typing import Any
 
 from rlhf_platform.errors import RunError, WaitTimeout
 from rlhf_platform.jobs.report import age
+from rlhf_platform.tracking.history import process_lives
 
 STOP_SECONDS = 60.0
 """For a run to note how far it came and to end its processes."""
@@ -84,19 +85,15 @@ def _is_here(status: dict[str, Any]) -> bool:
 
 
 def _is_alive(status: dict[str, Any]) -> bool:
-    """Whether the process is there, is a run of ours, and began before the run did: numbers are used again."""
-    try:
-        process = Path("/proc", str(int(status["pid"])))
-        words = process.joinpath("cmdline").read_bytes().decode(errors="replace").split("\0")
-        # The name, in parentheses, may hold spaces; the start, in ticks since boot, is 20 fields after it.
-        ticks = int(process.joinpath("stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, KeyError, ValueError):
+    """Whether the process is there, wrote the status, and is a run of ours."""
+    pid = int(status["pid"])
+    if not process_lives(pid, float(status.get("updated", 0.0))):
         return False
-    lines = Path("/proc/stat").read_text().splitlines()
-    boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
-    began = boot + ticks / os.sysconf("SC_CLK_TCK")
-    ours = any(word.startswith("rlhf_platform.") or Path(word).name == "rlhf" for word in words)
-    return ours and began <= float(status.get("started", began)) + 2  # boot is in whole seconds
+    try:
+        words = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False  # it ended just now
+    return any(word.startswith("rlhf_platform.") or Path(word).name == "rlhf" for word in words)
 
 
 def _metrics(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rlhf_platform
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.jobs.files import JobFiles
+from rlhf_platform.recipe.files import RecipeFiles
 
 PACKAGES = ("rlhf_platform", "policies", "rollout", "rewards", "recipes")
 """They lie side by side, in a clone as in an installation."""
@@ -19,7 +19,7 @@ LIMIT = 64 * 2**20
 _LEFT_OUT = {"__pycache__", "tests", "runs", "wandb"}
 
 
-def stage(files: JobFiles, folder: Path) -> None:
+def stage(files: RecipeFiles, folder: Path) -> None:
     """Fill the empty `folder`. Raises `RecipeError` when it would be more than `LIMIT`."""
     root = Path(rlhf_platform.__file__).parents[1]
     sources = {path: root / path for package in PACKAGES for path in _files(root, package)}

@@ -13,8 +13,8 @@ import aiohttp
 
 from rlhf_platform.errors import ClusterError, WaitTimeout
 from rlhf_platform.jobs.client import PREFIX, Client
-from rlhf_platform.jobs.files import JobFiles
 from rlhf_platform.jobs.packaging import RECIPE, stage
+from rlhf_platform.recipe.files import RecipeFiles
 
 FINISHED, MISTAKE, FAILED = 0, 2, 1
 STOP_SECONDS = 60
@@ -32,7 +32,7 @@ def entrypoint(recipe: str) -> str:
     return shlex.join(["python", "-m", "rlhf_platform.cli.main", "run", recipe, "cluster.address=auto"])
 
 
-def submit(client: Client, files: JobFiles) -> str:
+def submit(client: Client, files: RecipeFiles) -> str:
     """Upload and start; returns the submission id. Values of variables stay here. Raises ClusterError, WaitTimeout."""
     submission_id = f"{PREFIX}{files.name}-{uuid.uuid4().hex[:6]}"
     with tempfile.TemporaryDirectory(prefix="rlhf-submit-") as folder, client.named(submission_id):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ class RunDir:
     """One run's folder, held by one process at a time.
 
     recipe.yaml   the resolved recipe
+    rewards/      the reward files that it names
     status.json   state (running, finished, failed, interrupted), phase, step, process: current at any time
     metrics.jsonl one JSON object a step
     prompts.jsonl the prompts that each step drew
@@ -69,6 +71,13 @@ class RunDir:
         """The metrics of the steps so far."""
         return read_metrics(self.path)
 
+    def keep(self, files: Mapping[str, Path]) -> None:
+        """Copy files into the folder, each to the path in it that is its key."""
+        for name, source in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
     def write(self, name: str, text: str) -> None:
         """A file, whole or not at all."""
         draft = self.path / f"{name}.new"
@@ -81,6 +90,11 @@ class RunDir:
 
     def _rewrite(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def portable(recipe: str, folder: Path) -> str:
+    """A recipe as YAML whose paths in the run's folder are relative to it, so that the folder may be moved."""
+    return recipe.replace(f"{folder}/", "")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.cluster import cluster, placed
 from rlhf_platform.train.loop import heldout_means
 from rlhf_platform.train.prepare import fitted, prepare_data
+from rlhf_platform.train.run import begin
 from rlhf_platform.train.team import Rewards, Rollouts
 
 
@@ -22,10 +23,9 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
 
     `checkpoint`: as `policy_in` takes it. Raises RunError when it holds no model.
     """
-    recipe = replace(loaded.recipe, learner=replace(loaded.recipe.learner, workers=0))
     model, display = policy_in(checkpoint), Display()
-    folder = RunDir.create(Path(recipe.runs_dir), f"{recipe.name}-eval", 0)
-    folder.write("recipe.yaml", loaded.yaml)
+    loaded, folder = begin(loaded, f"{loaded.recipe.name}-eval", 0)
+    recipe = replace(loaded.recipe, learner=replace(loaded.recipe.learner, workers=0))
     display.line(f"evaluation of {model} in {folder.path}")
     with accounted(folder, display), cluster(recipe):
         folder.status(phase="data")

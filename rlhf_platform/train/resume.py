@@ -8,7 +8,7 @@ from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.resume import refused_changes
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.history import find_run
-from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.tracking.run_dir import RunDir, portable
 from rlhf_platform.train.run import carry_out
 
 Load = Callable[[Path], LoadedRecipe]
@@ -36,12 +36,12 @@ def reopen(named: Path, parent: Path, load: Load) -> tuple[LoadedRecipe, RunDir,
         reason = "; ".join(damaged) or "the run ended before its first"
         raise RunError(f"{run.path}: no sound checkpoint ({reason}); start anew: rlhf run {run.path / 'recipe.yaml'}")
     loaded = load(folder / "recipe.yaml")
-    _refuse(refused_changes(checkpoint.recipe_yaml, loaded.yaml, loaded.recipe), checkpoint.path)
+    _refuse(refused_changes(checkpoint.recipe_yaml, portable(loaded.yaml, folder), loaded.recipe), checkpoint.path)
     if checkpoint.step > loaded.recipe.steps:
         raise RecipeError(f"steps is {loaded.recipe.steps}: the run has taken {checkpoint.step}; raise it")
     run_dir = RunDir.reopen(folder, checkpoint.step, loaded.recipe.steps)
     checkpoints.forget_unfinished()
-    run_dir.write("recipe.yaml", loaded.yaml)
+    run_dir.write("recipe.yaml", portable(loaded.yaml, folder))
     return loaded, run_dir, checkpoint
 
 

@@ -11,11 +11,12 @@ import yaml
 from rlhf_platform.data.sampler import PromptSampler
 from rlhf_platform.errors import MonitorError, SyncError
 from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, examples, lines, render
-from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.files import recipe_files
+from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.progress import Display, step_numbers
-from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.tracking.run_dir import RunDir, portable
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.checkpointing import restore, save, score, started_from
@@ -47,10 +48,21 @@ class Run:
 
 def run(loaded: LoadedRecipe) -> Path:
     """Run a checked recipe; returns the run's folder. Raises PlatformError for what a user can mend."""
-    recipe = loaded.recipe
-    folder = RunDir.create(Path(recipe.runs_dir), recipe.name, recipe.steps)
-    folder.write("recipe.yaml", loaded.yaml)
-    return carry_out(loaded, folder, None)
+    kept, folder = begin(loaded, loaded.recipe.name, loaded.recipe.steps)
+    return carry_out(kept, folder, None)
+
+
+def begin(loaded: LoadedRecipe, name: str, steps: int) -> tuple[LoadedRecipe, RunDir]:
+    """A new folder that keeps the recipe and the reward files it names, and the recipe as it is there.
+
+    What is edited elsewhere meanwhile changes nothing when the run goes on, and all machines that see the folder have
+    the same rewards.
+    """
+    files = recipe_files(loaded, Path.cwd())
+    folder = RunDir.create(Path(loaded.recipe.runs_dir), name, steps)
+    folder.keep(files.rewards)
+    folder.write("recipe.yaml", files.recipe)
+    return load_recipe(folder.path / "recipe.yaml"), folder
 
 
 def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) -> Path:
@@ -138,7 +150,12 @@ def train(
             stopped = _watched(run, history)
             every = recipe.checkpoint.every
             if every and (stopped or step % every == 0 or step == recipe.steps):
-                facts = {"step": step, "score": score(recipe.checkpoint, history), "recipe": run.loaded.yaml, **origin}
+                facts = {
+                    "step": step,
+                    "score": score(recipe.checkpoint, history),
+                    "recipe": portable(run.loaded.yaml, folder.path),
+                    **origin,
+                }
                 save(run.checkpoints, recipe.checkpoint, team, sampler, facts)
                 folder.status(checkpoint=step)
             if stopped:

@@ -11,7 +11,6 @@ from rlhf_platform.learner.worker import LearnerWorker
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe
 from rlhf_platform.train.cluster import Placement
-from rlhf_platform.train.job import reward_arguments
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.types import Prompt, Sample, ScoredSample
 from rollout.engine import SamplingSettings
@@ -180,7 +179,8 @@ class Rewards(_Workers):
     def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Iterator[int]) -> None:
         recipe = loaded.recipe
         options = [placement.options(next(bundles), recipe.scoring.cpus) for _ in range(recipe.scoring.workers)]
-        super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, reward_arguments(loaded))
+        arguments = list(recipe.rewards), list(recipe.evaluation.rewards), str(loaded.base_dir)
+        super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, arguments)
 
     def ready(self) -> None:
         self._all("start", "load the rewards", timeout=self._timeouts.start_timeout)

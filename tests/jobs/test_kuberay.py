@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from rlhf_platform.cli.main import app
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.jobs import kuberay
-from rlhf_platform.jobs.files import job_files
 from rlhf_platform.jobs.kuberay import Pods, manifest
+from rlhf_platform.recipe.files import recipe_files
 from rlhf_platform.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ PODS = Pods("rlhf:1", "claim", "keys")
 
 def documents(*overrides: str, pods: Pods = PODS, recipe: Path = QUICKSTART) -> tuple[dict[str, Any], dict[str, Any]]:
     loaded = load_recipe(recipe, [*overrides, "cluster.address=auto"])
-    job, config = yaml.safe_load_all(manifest(loaded.recipe, job_files(loaded, Path("/shared")), pods))
+    job, config = yaml.safe_load_all(manifest(loaded.recipe, recipe_files(loaded, Path("/shared")), pods))
     return job, config
 
 

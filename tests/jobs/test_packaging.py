@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.jobs import files as files_module
 from rlhf_platform.jobs import packaging
-from rlhf_platform.jobs.files import JobFiles, job_files
 from rlhf_platform.jobs.packaging import PACKAGES, RECIPE, stage
+from rlhf_platform.recipe import files as files_module
+from rlhf_platform.recipe.files import RecipeFiles, recipe_files
 from rlhf_platform.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +37,11 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def of(folder: Path, *overrides: str) -> JobFiles:
-    return job_files(load_recipe(folder / "my.yaml", [*overrides, "cluster.address=auto"]), folder)
+def of(folder: Path, *overrides: str) -> RecipeFiles:
+    return recipe_files(load_recipe(folder / "my.yaml", [*overrides, "cluster.address=auto"]), folder)
 
 
-def staged(files: JobFiles, folder: Path) -> set[str]:
+def staged(files: RecipeFiles, folder: Path) -> set[str]:
     stage(files, folder)
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 

@@ -1,4 +1,4 @@
-"""What a job takes along of a recipe: the recipe in one file, and the reward files that it names."""
+"""What goes along with a recipe to another place: the recipe in one file, and the reward files that it names."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(frozen=True)
-class JobFiles:
+class RecipeFiles:
     """A recipe that runs elsewhere, beside its reward files."""
 
     name: str
@@ -45,8 +45,8 @@ class JobFiles:
         return digest.hexdigest()[:12]
 
 
-def job_files(loaded: LoadedRecipe, outputs: Path) -> JobFiles:
-    """What a job needs of a checked recipe. `outputs`: what a relative `runs_dir` or `cache_dir` is relative to.
+def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
+    """What a checked recipe needs elsewhere. `outputs`: what a relative `runs_dir` or `cache_dir` is relative to.
 
     Raises `RecipeError` when the Python files beside a reward are more than `REWARDS_LIMIT`.
     """
@@ -72,7 +72,7 @@ def job_files(loaded: LoadedRecipe, outputs: Path) -> JobFiles:
             holder["rewards"][index]["fn"] = f"{target}/{file.name}:{function}"
     text = OmegaConf.to_yaml(OmegaConf.create(tree))
     elsewhere = {"data.manifest": recipe.data.manifest, "backbone.path": recipe.backbone.path}
-    return JobFiles(
+    return RecipeFiles(
         name=recipe.name,
         recipe=text,
         rewards=rewards,
