@@ -11,7 +11,7 @@ from rlhf_platform.errors import ClusterError, RecipeError
 
 if TYPE_CHECKING:
     from rlhf_platform.jobs.client import Client
-    from rlhf_platform.jobs.files import JobFiles
+    from rlhf_platform.recipe.files import RecipeFiles
     from rlhf_platform.recipe.load import LoadedRecipe
 
 Address = Annotated[
@@ -62,11 +62,11 @@ def submit(
             return
 
         from rlhf_platform.jobs.client import connect
-        from rlhf_platform.jobs.files import job_files
         from rlhf_platform.jobs.submission import next_commands
         from rlhf_platform.jobs.submission import submit as hand_in
+        from rlhf_platform.recipe.files import recipe_files
 
-        files = job_files(loaded, Path.cwd())
+        files = recipe_files(loaded, Path.cwd())
         client = connect(address)
         _note(files)
         submission_id = hand_in(client, files)
@@ -174,7 +174,7 @@ def _follow(client: "Client", submission_id: str) -> None:
         raise typer.Exit(code)
 
 
-def _note(files: "JobFiles") -> None:
+def _note(files: "RecipeFiles") -> None:
     """On stderr: what goes along, and what has to be there."""
     if files.rewards:
         typer.echo(f"uploaded: {', '.join(str(path) for path in files.rewards.values())}", err=True)
@@ -187,12 +187,12 @@ def _note(files: "JobFiles") -> None:
 
 
 def _print_manifest(loaded: "LoadedRecipe", image: str, claim: str | None, secret: str | None) -> None:
-    from rlhf_platform.jobs.files import job_files
     from rlhf_platform.jobs.kuberay import STORAGE, Pods, manifest, storage_notes, unknown_memory
+    from rlhf_platform.recipe.files import recipe_files
 
     if not claim:
         raise ClusterError("--storage-claim is missing: name the volume claim by which pods share data, cache and runs")
-    files = job_files(loaded, Path(STORAGE))
+    files = recipe_files(loaded, Path(STORAGE))
     typer.echo(manifest(loaded.recipe, files, Pods(image, claim, secret)), nl=False)
     for key, path in storage_notes(files).items():
         typer.echo(f"{key} {path}: not in {STORAGE}; the image must hold it", err=True)

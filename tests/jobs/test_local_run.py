@@ -117,7 +117,7 @@ def test_a_process_that_is_not_ours_is_left_alone(start: Start) -> None:
 
 def test_a_number_that_a_later_run_has_is_left_alone(start: Start) -> None:
     folder = start()
-    change(folder, started=time.time() - 3600)  # the run began before the process that has its number
+    change(folder, updated=time.time() - 3600)  # the last word was before the process that has its number
     assert "is gone, no run of ours" in refused("stop", folder)
 
 
