@@ -12,7 +12,7 @@ from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.cluster import cluster, placed
-from rlhf_platform.train.loop import heldout_means
+from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.prepare import fitted, prepare_data
 from rlhf_platform.train.run import begin
 from rlhf_platform.train.team import Rewards, Rollouts

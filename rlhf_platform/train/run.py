@@ -21,7 +21,8 @@ from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.checkpointing import restore, save, score, started_from
 from rlhf_platform.train.cluster import cluster, placed
-from rlhf_platform.train.loop import heldout_means, rl_steps
+from rlhf_platform.train.loop import rl_steps
+from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.monitors import check_monitors
 from rlhf_platform.train.prepare import prepare_data, prepare_model
 from rlhf_platform.train.sync import TOLERANCE, sync

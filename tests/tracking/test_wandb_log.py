@@ -23,7 +23,7 @@ def scored(prompt: Prompt, text: str, outcome: Outcome) -> ScoredSample:
 def run(clips: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished offline run with two tables."""
     folder = tmp_path_factory.mktemp("run")
-    log = WandbLog(TrackingConfig(wandb="offline", table_rows=3), "asr", folder, {"name": "asr", "steps": 2})
+    log = WandbLog(TrackingConfig(wandb="offline", table_rows=3), "asr", folder, {"name": "asr", "steps": 2}, "a1b2")
     log.metrics(1, {"reward": 0.25})
     samples = [
         scored(clips[0], "alpha", Scored(0.75, {"wer": 1.0, "brevity": -0.5})),
@@ -87,7 +87,7 @@ def test_off_does_nothing_and_imports_no_wandb(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from rlhf_platform.recipe.schema import TrackingConfig\n"
         "from rlhf_platform.tracking.wandb_log import WandbLog\n"
-        "log = WandbLog(TrackingConfig(wandb='off'), 'asr', Path(sys.argv[1]), {})\n"
+        "log = WandbLog(TrackingConfig(wandb='off'), 'asr', Path(sys.argv[1]), {}, \'a1b2\')\n"
         "log.metrics(1, {'reward': 1.0}); log.samples(1, 'heldout', []); log.close(0)\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'wandb']\n"
     )
