@@ -69,9 +69,8 @@ class RolloutEngine:
         if self._lora_rank:
             lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _served_rank(self._lora_rank)}
         on_cpu = not torch.cuda.is_available()
-        if on_cpu:
-            # vLLM reads whole GiB on the CPU backend; the byte-exact figure goes in through the cache config.
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        # vLLM's CPU backend would take this, in whole GiB, over the size that it is given below.
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
         self._llm = LLM(
             model=str(model),
             dtype=dtype,

@@ -1,5 +1,6 @@
 """The real vLLM engine on a tiny checkpoint: log-probs, versions, sync, and the staleness that only a probe finds."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -41,10 +42,18 @@ def moved(policy: Policy, version: int) -> WeightUpdate:
 
 @pytest.fixture(scope="module")
 def engine(tiny_checkpoint: Path) -> Iterator[RolloutEngine]:
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # as other programs on the machine may want it
     # Closed, and not left to the garbage collector: that would take vLLM's process groups from a later engine.
     engine = engine_for(tiny_checkpoint)
     yield engine
     engine.close()
+
+
+def test_the_cache_is_as_large_as_the_recipe_says(engine: RolloutEngine) -> None:
+    cache = engine._llm.llm_engine.vllm_config.cache_config
+    assert cache.kv_cache_memory_bytes == int(0.1 * 2**30)
+    # Keys and values of two layers, one head of 32 in float32.
+    assert cache.num_gpu_blocks * cache.block_size * 2 * 2 * 32 * 4 == pytest.approx(0.1 * 2**30, rel=0.05)
 
 
 def test_behaviour_logprobs_are_those_of_the_distribution_sampled_from(
