@@ -8,6 +8,8 @@ from policies.dimensions import Dimensions, Encoder, Layers
 
 SINGLE = 4
 """Bytes of float32."""
+_ARRAYS = 12
+_THRESHOLD = 32 * 2**20
 
 
 def stack(layers: Layers, rows: int, positions: int, width: int) -> int:
@@ -23,13 +25,26 @@ def across(layers: Layers, rows: int, positions: int, width: int) -> int:
     return layers.count * rows * positions * 2 * layers.attention_width * width if layers.crosses else 0
 
 
-def head(tokens: int, vocabulary: int, width: int) -> int:
+def head(tokens: int, vocabulary: int, width: int, after_another: bool = False) -> int:
     """Logits, log-probs and entropy at `tokens` completion tokens, at the moment when most of them exist.
 
-    Logits in the model's type, and five arrays (tokens, vocabulary) in float32: scaled and masked logits, log-probs,
-    probabilities and their product (`rlhf_platform.algorithms.logprobs`). Backward replaces them by as many.
+    Logits in the model's type, and five arrays (tokens, vocabulary) in float32: scaled logits, log-probs twice, masked
+    and not, probabilities, and their product (`rlhf_platform.algorithms.logprobs`). Backward replaces them by as many.
+    `after_another`: the entropy of the micro-batch before, which the loss does not go through, still holds its
+    probabilities and masked log-probs.
     """
-    return tokens * vocabulary * (width + 5 * SINGLE)
+    return tokens * vocabulary * (width + (7 if after_another else 5) * SINGLE)
+
+
+def heap(sizes: Dimensions, kept: int) -> int:
+    """What glibc does not give back of the layers' `kept` bytes, on a CPU.
+
+    Blocks of at most 32 MiB go back into the heap and not to the system (mallopt(3), M_MMAP_THRESHOLD); where other
+    blocks lie between them the next micro-batch takes new ones, so that they may stand there twice. A layer makes about
+    a dozen arrays.
+    """
+    layers = sizes.decoder.count + (sizes.encoder.layers.count if sizes.encoder else 0)
+    return min(kept, layers * _ARRAYS * _THRESHOLD)
 
 
 def encoder(part: Encoder, clips: int, positions: int, width: int) -> int:
@@ -44,14 +59,11 @@ def passing(part: Encoder, clips: int, positions: int, width: int) -> int:
     return clips * positions * max(layer, part.front_kept // 2) * width
 
 
-def micro_batch(
-    sizes: Dimensions, rows: int, clips: int, positions: int, completion: int, seconds: float, width: int, train: bool
-) -> int:
-    """All of one forward of `rows` samples of `clips` clips of `seconds`, with `positions` decoder positions a row, the
-    last `completion` of which are its completion. `train`: whether the encoder learns."""
+def layers_of(sizes: Dimensions, rows: int, clips: int, positions: int, seconds: float, width: int, train: bool) -> int:
+    """All layers in one forward of `rows` samples of `clips` clips of `seconds`, with `positions` decoder positions a
+    row. `train`: whether the encoder learns."""
     kept = stack(sizes.decoder, rows, positions, width)
     kept += across(sizes.decoder, rows, sizes.output_positions(seconds), width)
-    kept += head(rows * completion, sizes.vocabulary, width)
     if sizes.encoder is not None and train:
         kept += encoder(sizes.encoder, clips, sizes.encoder_positions(seconds), width)
     return kept

@@ -10,7 +10,7 @@ from rlhf_platform.planning.sizes import Sizes
 from rlhf_platform.planning.units import GIB
 from rlhf_platform.recipe.schema import Recipe
 
-PROCESS = {"rollout": int(0.85 * GIB), "learner": int(0.44 * GIB), "reward": int(0.23 * GIB)}
+PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int(0.23 * GIB)}
 """Bytes of an actor's process before there is a model: Python, Ray, torch, DeepSpeed in the learner, vLLM in rollout.
 Measured by benchmarks/plan.py on Linux without a GPU."""
 DRIVER = int(1.0 * GIB)
@@ -52,6 +52,8 @@ class Batch:
     clips: int
     positions: int
     completion: int
+    several: bool
+    """Whether a rank has more than one in an optimiser step."""
 
 
 def micro_batch_of(recipe: Recipe, sizes: Sizes) -> Batch:
@@ -63,7 +65,7 @@ def micro_batch_of(recipe: Recipe, sizes: Sizes) -> Batch:
     clips = min(rows, math.ceil(rows / algorithm.group_size) + 1)
     positions = sizes.dimensions.prompt_tokens + sizes.dimensions.audio_tokens(recipe.backbone.window)
     positions = min(rollout.max_tokens, positions + rollout.max_new_tokens)
-    return Batch(rows, clips, positions, rollout.max_new_tokens)
+    return Batch(rows, clips, positions, rollout.max_new_tokens, several=rows < share)
 
 
 def learner_memory(recipe: Recipe, sizes: Sizes, clips: int | None = None) -> ActorMemory:
@@ -84,10 +86,10 @@ def learner_memory(recipe: Recipe, sizes: Sizes, clips: int | None = None) -> Ac
     )
     trains_encoder = not (learner.freeze_encoder or learner.lora.rank)
     batch, seconds = micro_batch_of(recipe, sizes), recipe.backbone.window
-    kept = activations.micro_batch(
-        sizes.dimensions, batch.rows, batch.clips, batch.positions, batch.completion, seconds, dtype, trains_encoder
-    )
-    sent = _sent(recipe, sizes)
+    found = sizes.dimensions
+    layers = activations.layers_of(found, batch.rows, batch.clips, batch.positions, seconds, dtype, trains_encoder)
+    head = activations.head(batch.rows * batch.completion, found.vocabulary, dtype, batch.several)
+    kept, sent = layers + head, _sent(recipe, sizes)
     parts = {
         "weights": state.weights,
         "gradients": state.gradients,
@@ -101,6 +103,7 @@ def learner_memory(recipe: Recipe, sizes: Sizes, clips: int | None = None) -> Ac
         parts["buffers"] = max(0, state.step - kept)
         return ActorMemory("learner", learner.workers, parts | {"process": CUDA_CONTEXT}, host)
     parts["buffers"] = max(0, state.step - kept, 2 * sent - state.gradients - kept)
+    parts["heap"] = activations.heap(found, layers)
     return ActorMemory("learner", learner.workers, {}, parts | {"process": PROCESS["learner"]})
 
 

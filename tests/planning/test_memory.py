@@ -110,6 +110,7 @@ def test_activations_by_hand() -> None:
     assert activations.stack(layers, rows=2, positions=3, width=4) == 6 * 4 * (60 + 8 + 3 + 8)
     assert activations.stack(layers, rows=2, positions=3, width=2) == 6 * (2 * 60 + 4 * 8 + 2 * 3 + 4 * 4 + 2 * 4)
     assert activations.head(tokens=10, vocabulary=7, width=4) == 10 * 7 * 24
+    assert activations.head(tokens=10, vocabulary=7, width=4, after_another=True) == 10 * 7 * 32
     crossing = Layers(3, 4, 4, 4, 8, crosses=True)
     assert activations.across(crossing, rows=2, positions=5, width=4) == 3 * 2 * 5 * 2 * 4 * 4
     assert activations.across(layers, rows=2, positions=5, width=4) == 0
@@ -118,7 +119,7 @@ def test_activations_by_hand() -> None:
 def test_a_micro_batch_is_no_larger_than_a_ranks_share() -> None:
     """32 samples on 2 ranks: 16 rows of 2 clips and one that is cut; 10 + 50 + 20 positions."""
     batch = micro_batch_of(recipe(micro_batch_size=64, workers=2), sizes())
-    assert (batch.rows, batch.clips, batch.positions, batch.completion) == (16, 3, 80, 20)
+    assert (batch.rows, batch.clips, batch.positions, batch.completion, batch.several) == (16, 3, 80, 20, False)
     shorter = recipe(micro_batch_size=64)
     shorter.rollout.max_tokens = 70
     assert micro_batch_of(shorter, sizes()).positions == 70
@@ -131,7 +132,10 @@ def test_a_learner_by_hand() -> None:
     assert found["optimiser"] == 8 * 1200
     assert found["reference"] == 0
     assert found["clips"] == 5 * 50 * 6 * 4
-    assert found["activations"] == activations.stack(sizes().dimensions.decoder, 8, 80, 4) + 8 * 20 * 25 * 24
+    layers = activations.stack(sizes().dimensions.decoder, 8, 80, 4)
+    # 4 micro-batches: the one before holds two arrays over the vocabulary.
+    assert found["activations"] == layers + 8 * 20 * 25 * (24 + 8)
+    assert found["heap"] == layers
     assert found["buffers"] == 0
     assert found["process"] == PROCESS["learner"]
 
