@@ -10,6 +10,7 @@ from rlhf_platform.errors import RunError
 from rlhf_platform.evaluation.blocks import LEAST, block_length, mean_difference
 from rlhf_platform.evaluation.bootstrap import Interval
 from rlhf_platform.evaluation.report import EvalResult, Row, compare
+from rlhf_platform.recipe.resume import flattened
 from rlhf_platform.tracking.history import Run, read_metrics
 
 ABSENT = "(not there)"
@@ -55,7 +56,7 @@ class Training:
 
 def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[KeyDifference]:
     """The keys whose values differ, as `algorithm.kl_coef`, in the order of `a`; a list is one value."""
-    first, second = _flat(a), _flat(b)
+    first, second = dict(flattened(a)), dict(flattened(b))
     keys = [*first, *(key for key in second if key not in first)]
     pairs = [KeyDifference(key, first.get(key, ABSENT), second.get(key, ABSENT)) for key in keys]
     return [pair for pair in pairs if pair.a != pair.b]
@@ -110,16 +111,6 @@ def training(a: Run, b: Run, *, confidence: float = 0.95, seed: int = 0) -> Trai
         blocks=(block_length(len(first)), block_length(len(second))),
         metrics=tuple(metrics),
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _final_evaluation(run: Run) -> EvalResult:
