@@ -10,9 +10,9 @@ from rlhf_platform.planning.sizes import Sizes
 from rlhf_platform.planning.units import GIB
 from rlhf_platform.recipe.schema import Recipe
 
-PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int(0.23 * GIB)}
+PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int(0.1 * GIB)}
 """Bytes of an actor's process before there is a model: Python, Ray, torch, DeepSpeed in the learner, vLLM in rollout.
-Measured by benchmarks/plan.py on Linux without a GPU."""
+Measured by benchmarks/plan.py on Linux without a GPU, rounded up."""
 DRIVER = int(1.0 * GIB)
 """Bytes of the run itself and of Ray's processes on the first machine, measured likewise; without the object store."""
 CUDA_CONTEXT = int(0.5 * GIB)

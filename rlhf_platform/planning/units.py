@@ -1,6 +1,5 @@
 """Amounts of memory, as people write them and as they are shown."""
 
-import math
 import re
 
 from rlhf_platform.errors import RecipeError
@@ -24,12 +23,11 @@ def parse_size(text: str, option: str) -> int:
 
 
 def gib(size: float) -> str:
-    """Bytes as GiB with two digits that mean something."""
+    """Bytes as GiB: two digits that mean something, tenths from 10 on."""
     amount = size / GIB
-    if amount == 0:
-        return "0"
-    digits = max(0, 1 - math.floor(math.log10(amount))) if amount < 10 else 1
-    return f"{amount:.{min(digits, 3)}f}" if amount >= 0.0005 else "<0.001"
+    if 0 < amount < 0.0005:
+        return "<0.001"
+    return f"{amount:.2g}" if amount < 9.95 else f"{amount:.1f}"
 
 
 def count(amount: float) -> str:

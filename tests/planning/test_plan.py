@@ -49,7 +49,7 @@ def test_other_sizes_are_refused_with_a_way_out(text: str) -> None:
 
 def test_amounts_are_short() -> None:
     found = [gib(size * GIB) for size in (0, 0.0001, 0.0123, 0.5, 3.14, 74.5)]
-    assert found == ["0", "<0.001", "0.012", "0.50", "3.1", "74.5"]
+    assert found == ["0", "<0.001", "0.012", "0.5", "3.1", "74.5"]
     assert [count(n) for n in (7, 1500, 37_472_256, 1.54e9)] == ["7", "1.5 k", "37.5 M", "1.54 G"]
 
 

@@ -87,7 +87,7 @@ def test_off_does_nothing_and_imports_no_wandb(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from rlhf_platform.recipe.schema import TrackingConfig\n"
         "from rlhf_platform.tracking.wandb_log import WandbLog\n"
-        "log = WandbLog(TrackingConfig(wandb='off'), 'asr', Path(sys.argv[1]), {}, \'a1b2\')\n"
+        "log = WandbLog(TrackingConfig(wandb='off'), 'asr', Path(sys.argv[1]), {}, 'a1b2')\n"
         "log.metrics(1, {'reward': 1.0}); log.samples(1, 'heldout', []); log.close(0)\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'wandb']\n"
     )
