@@ -30,4 +30,4 @@ SOFTWARE.
 def notice(what: str, changes: str, files: list[PackagedFile]) -> str:
     """A paragraph: what it is, what was changed, and for each file its package and SHA-256."""
     origins = "".join(f"  {file.package} {file.version}, {file.path}\n    SHA-256 {file.sha256}\n" for file in files)
-    return f"{what}\n{changes}\nFrom the Python package on pypi.org:\n{origins}"
+    return f"{what}\n{changes}\nFrom a package of the Python index:\n{origins}"

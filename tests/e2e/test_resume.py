@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from rlhf_platform.recipe.metrics import METRICS, PER_TERM
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "asr" / "quickstart.yaml"
@@ -113,3 +115,22 @@ def test_a_run_is_the_same_twice_and_once_more_through_two_kills(tmp_path: Path)
     after = json.loads((killed / "results.json").read_text())
     assert results["wer"] == after["wer_after"]
     assert results["clips"] == 8
+
+
+def test_a_dry_run_goes_through_everything_once(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    (tmp_path / "my_rewards.py").write_text(REWARD)
+    finish(tmp_path, "run", "r.yaml", "sft.warmup_steps=1", "--dry-run")
+    folder = tmp_path / "runs" / "asr-quickstart-dry-run"
+    (step,) = rows(folder, "prompts.jsonl")
+    assert len(step["prompts"]) == 2
+    (metrics,) = rows(folder, "metrics.jsonl")
+    assert {"reward/wer_reward", "reward/Novelty", "kl", "probe_diff_max"} <= metrics.keys()
+    assert unknown_metrics(metrics) == set()
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    assert (folder / "checkpoint" / "config.json").is_file()
+
+
+def unknown_metrics(metrics: dict[str, Any]) -> set[str]:
+    """What a step logs and no monitor may name."""
+    return {name for name in metrics if name not in (*METRICS, "step") and not name.startswith(PER_TERM)}
