@@ -26,23 +26,19 @@ from rlhf_platform.recipe.validate import (
 )
 
 
-def load_checked(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """The recipe at `path` with `overrides`. Raises `RecipeError` with every mistake of form and value at once."""
+def load_checked(
+    path: Path, overrides: Sequence[str] = (), seen_from: Callable[[LoadedRecipe], LoadedRecipe] = lambda loaded: loaded
+) -> LoadedRecipe:
+    """The recipe at `path` with `overrides`. Raises `RecipeError` with every mistake of form and value at once.
+
+    `seen_from`: gives the recipe as it is to be checked here, when it will run elsewhere. Audio is not decoded
+    (`rlhf data check` does that) and no Ray address is tried (the run does that).
+    """
     loaded, mistakes = read_recipe(path, overrides)
-    found = mistakes if loaded is None else [*mistakes, *_found(loaded)]
+    found = mistakes if loaded is None else [*mistakes, *_found(seen_from(loaded))]
     if loaded is None or found:
         raise RecipeError("\n".join(found))
     return loaded
-
-
-def check_all(loaded: LoadedRecipe) -> None:
-    """Raises `RecipeError` with one line per problem.
-
-    Audio is not decoded (`rlhf data check` does that) and no Ray address is tried (the run does that).
-    """
-    found = _found(loaded)
-    if found:
-        raise RecipeError("\n".join(found))
 
 
 def _found(loaded: LoadedRecipe) -> list[str]:

@@ -47,16 +47,14 @@ def submit(
     Example: rlhf submit recipes/asr/quickstart.yaml steps=10 --address http://HOST:8265
     """
     with plain_errors():
-        from rlhf_platform.cli.checks import check_all
-        from rlhf_platform.recipe.load import load_recipe
+        from rlhf_platform.cli.checks import load_checked
 
         for text in overrides or []:
             if text.startswith("cluster.address=") and text != "cluster.address=auto":
                 value = text.partition("=")[2]
                 message = f"cluster.address is {value}: a job runs in the cluster that takes it; leave the key out"
                 raise RecipeError(message)
-        loaded = load_recipe(recipe, [*(overrides or []), "cluster.address=auto"])
-        check_all(_without_paths_elsewhere(loaded))
+        loaded = load_checked(recipe, [*(overrides or []), "cluster.address=auto"], _without_paths_elsewhere)
         if kuberay:
             _print_manifest(loaded, image, storage_claim, secret)
             return

@@ -10,7 +10,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
@@ -25,13 +24,6 @@ PROMPT_TOKENS = 32
 Problem = tuple[str, str]
 """The key that is to be changed, and what is wrong with its value."""
 Check = Callable[[Recipe], Iterator[Problem]]
-
-
-def validate(loaded: LoadedRecipe) -> None:
-    """Raises `RecipeError` with one line per value that cannot be run."""
-    found = problems(loaded)
-    if found:
-        raise RecipeError("\n".join(found))
 
 
 def problems(loaded: LoadedRecipe) -> list[str]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_platform.cli.checks import check_all
+from rlhf_platform.cli.checks import load_checked
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.load import load_recipe
 
 VALID = "name: a\ndata: {demo: digits}\nrewards: [{fn: rewards.asr:wer_reward}]\n"
 
@@ -22,13 +21,13 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refusals(*overrides: str) -> list[str]:
     Path("r.yaml").write_text(VALID)
     with pytest.raises(RecipeError) as raised:
-        check_all(load_recipe("r.yaml", overrides))
+        load_checked(Path("r.yaml"), overrides)
     return str(raised.value).splitlines()
 
 
 def test_a_valid_recipe_passes() -> None:
     Path("r.yaml").write_text(VALID)
-    check_all(load_recipe("r.yaml"))
+    load_checked(Path("r.yaml"))
 
 
 def test_each_reward_that_does_not_resolve_is_named(tmp_path: Path) -> None:
