@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from rlhf_platform.cli.main import app
@@ -97,14 +99,24 @@ def test_an_interrupt_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch) -> No
     assert run_with(interrupted, monkeypatch) == (130, "interrupted\n")
 
 
-def test_version_and_help_name_an_example() -> None:
-    runner = CliRunner()
-    assert runner.invoke(app, ["--version"]).stdout.startswith("rlhf-platform ")
-    reading = (["init"], ["doctor"], ["runs"], ["compare"], ["export"])
-    for command in (["run"], ["validate"], ["show"], ["data", "build"], ["data", "check"], *reading):
-        result = runner.invoke(app, [*command, "--help"])
-        assert result.exit_code == 0
-        assert f"Example: rlhf {' '.join(command)}" in " ".join(result.stdout.split())
+def test_version() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.startswith("rlhf-platform ")
+
+
+def commands(group: Any = None, names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command of the application, a subcommand as two words."""
+    inner = getattr(group or typer.main.get_command(app), "commands", {})
+    return [found for name, command in inner.items() for found in commands(command, (*names, name))] or [names]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_every_command_has_an_example_in_its_help_and_a_page(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: rlhf {' '.join(command)} " in " ".join(result.stdout.split()) + " "
+    page = (ROOT / "docs" / "commands" / f"{command[0]}.md").read_text()
+    assert page.startswith(f"# rlhf {command[0]}\n")
+    assert f"(commands/{command[0]}.md)" in (ROOT / "docs" / "README.md").read_text()
 
 
 def test_a_demo_set_that_does_not_exist_and_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
