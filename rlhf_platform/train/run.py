@@ -33,7 +33,7 @@ PROBE_CLIPS = 4
 
 
 @dataclass
-class Run:
+class RunContext:
     """What accompanies a run from its start to its end."""
 
     loaded: LoadedRecipe
@@ -74,7 +74,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
         wandb_id = start.state()["wandb_id"] if start else secrets.token_hex(4)
         wandb = WandbLog(recipe.tracking, folder.path.name, folder.path, yaml.safe_load(loaded.yaml), wandb_id)
         try:
-            _run(Run(loaded, folder, display, wandb, Checkpoints(folder.path)), start)
+            _run(RunContext(loaded, folder, display, wandb, Checkpoints(folder.path)), start)
         except BaseException:
             wandb.close(exit_code=1)
             raise
@@ -83,7 +83,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     return folder.path
 
 
-def _run(run: Run, start: Checkpoint | None) -> None:
+def _run(run: RunContext, start: Checkpoint | None) -> None:
     recipe, folder, display = run.recipe, run.folder, run.display
     folder.status(phase="data")
     data = prepare_data(recipe, display)
@@ -124,7 +124,7 @@ def _run(run: Run, start: Checkpoint | None) -> None:
 
 
 def train(
-    run: Run,
+    run: RunContext,
     team: Team,
     sampler: PromptSampler,
     heldout: Sequence[Prompt],
@@ -163,7 +163,7 @@ def train(
                 raise stopped
 
 
-def _watched(run: Run, history: Sequence[Mapping[str, float]]) -> MonitorError | None:
+def _watched(run: RunContext, history: Sequence[Mapping[str, float]]) -> MonitorError | None:
     """Say what the monitors warn of; the error of one that is to stop the run, which is raised after a checkpoint."""
     try:
         for line in check_monitors(run.recipe.monitors, history):
@@ -173,7 +173,7 @@ def _watched(run: Run, history: Sequence[Mapping[str, float]]) -> MonitorError |
     return None
 
 
-def _first_evaluation(run: Run, team: Team, prompts: Sequence[Prompt], *, resumed: bool) -> EvalResult:
+def _first_evaluation(run: RunContext, team: Team, prompts: Sequence[Prompt], *, resumed: bool) -> EvalResult:
     """The evaluation before RL; that of the run's first start when it goes on."""
     path = run.folder.path / "evaluation_before_RL.json"
     if resumed and path.is_file():
@@ -181,7 +181,7 @@ def _first_evaluation(run: Run, team: Team, prompts: Sequence[Prompt], *, resume
     return _evaluate(run, "before RL", team, prompts, step=0)
 
 
-def _evaluate(run: Run, label: str, team: Team, prompts: Sequence[Prompt], step: int) -> EvalResult:
+def _evaluate(run: RunContext, label: str, team: Team, prompts: Sequence[Prompt], step: int) -> EvalResult:
     samples = team.rollouts.greedy(prompts)
     result = evaluate(label, prompts, [s.text for s in samples])
     name = label.replace(" ", "_")
@@ -206,7 +206,7 @@ def _prove_checkpoint(recipe: Recipe, team: Team, path: Path, probe: Sequence[Pr
     return difference
 
 
-def _report(run: Run, start: str, before: EvalResult, after: EvalResult, largest: float) -> None:
+def _report(run: RunContext, start: str, before: EvalResult, after: EvalResult, largest: float) -> None:
     recipe, folder, display = run.recipe, run.folder, run.display
     config = recipe.evaluation
     rows = compare([before], [after], resamples=config.bootstrap_samples, confidence=config.confidence)

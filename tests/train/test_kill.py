@@ -28,7 +28,7 @@ from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.checkpointing import restore
 from rlhf_platform.train.resume import reopen
-from rlhf_platform.train.run import Run, train
+from rlhf_platform.train.run import RunContext, train
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
 from rlhf_platform.types import Prompt
@@ -61,7 +61,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     done = start.step if start else 0
     sync(team.learners, team.rollouts, done, PROMPTS[:1], "float32")
     wandb = WandbLog(loaded.recipe.tracking, "a", folder.path, {}, "id")
-    run = Run(loaded, folder, Display(Console(file=StringIO())), wandb, Checkpoints(folder.path))
+    run = RunContext(loaded, folder, Display(Console(file=StringIO())), wandb, Checkpoints(folder.path))
     train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {})
 
 
