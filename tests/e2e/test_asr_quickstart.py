@@ -97,7 +97,7 @@ def test_the_run_folder_holds_recipe_metrics_tracking_and_status(first: tuple[st
     assert (status["state"], status["step"]) == ("finished", 2)
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     kept = [file for file in folder.glob("wandb/data/**/*") if file.is_file() and file.read_bytes()[:4] == b"RIFF"]
-    assert len(kept) == 8  # four rows each in the tables of before and after
+    assert len(kept) == 12  # four rows each in the tables of before, of after, and of both side by side
     validated = subprocess.run([*RLHF, "validate", folder / "recipe.yaml"], capture_output=True, text=True, check=False)
     assert validated.returncode == 0, validated.stderr
 
