@@ -14,6 +14,7 @@ from policies.lora import (
     is_lora,
     lora_weights,
     merged_weights,
+    save_adapter,
     save_merged,
     without_lora,
     write_lora,
@@ -156,3 +157,16 @@ def test_only_the_named_targets_are_changed(tiny_checkpoint: Path) -> None:
     add_lora(adapter, model, LoraConfig(rank=2, targets=["q_proj"]), "learner.lora", seed=0)
     names = {name.rpartition(".lora_")[0].rpartition(".")[2] for name, _ in model.named_parameters() if is_lora(name)}
     assert names == {"q_proj"}
+
+
+def test_the_saved_adapter_is_what_peft_reads_for_the_weights_that_were_there_before(
+    policy: Policy, clips: list[Prompt], tmp_path: Path
+) -> None:
+    adapter = policy.adapter
+    save_adapter(policy.model, LORA.rank, tmp_path / "adapter")
+    base = adapter.load_model(torch.float32)
+    before = logprobs(Policy(adapter, base, 1.0, freeze_encoder=True).eval(), clips)
+    loaded = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").get_base_model()
+    after = logprobs(Policy(adapter, loaded, 1.0, freeze_encoder=True).eval(), clips)
+    torch.testing.assert_close(after, logprobs(policy, clips), rtol=1e-4, atol=1e-4)
+    assert float((after - before).abs().max()) > 1e-3
