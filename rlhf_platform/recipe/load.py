@@ -134,7 +134,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Loaded
     if not complete:
         return None, list(dict.fromkeys(errors))
     for key in sorted(OmegaConf.missing_keys(config)):
-        if not key.startswith(tuple(reader.broken)):
+        if not any(key == broken or key.startswith((f"{broken}.", f"{broken}[")) for broken in reader.broken):
             errors.append(f"{key} is missing: it has no default, set it in {shown(path)}")
         reader.broken.add(key)
         OmegaConf.update(config, key, _UNKNOWN)

@@ -40,18 +40,26 @@ class RunDir:
 
     @classmethod
     def create(cls, parent: Path, name: str, steps: int) -> Self:
-        """A new folder. A name that is taken gets a number, so that no run overwrites another."""
+        """A new folder. A name that is taken gets a number, so that no run overwrites another.
+
+        Raises RunError when it cannot be made.
+        """
         return cls(_fresh(parent, name), {"step": 0, "steps": steps, "started": time.time()})
 
     @classmethod
-    def reopen(cls, path: Path, step: int, steps: int) -> Self:
-        """The folder of a run that goes on after `step`: what it wrote of later steps is taken out."""
-        status = json.loads((path / "status.json").read_text())
-        run = cls(path, status | {"step": step, "steps": steps})
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        run._rewrite("metrics.jsonl", kept)
-        run._rewrite("prompts.jsonl", [row for row in _rows(path / "prompts.jsonl") if row["step"] <= step])
-        return run
+    def reopen(cls, path: Path) -> Self:
+        """The folder of a run that is to go on; nothing in it is changed yet. Raises RunError as above."""
+        return cls(path, json.loads((path / "status.json").read_text()))
+
+    def rewind(self, step: int, steps: int) -> None:
+        """Take out what was written of the steps after `step`. `steps`: that the run is to take."""
+        self._status |= {"step": step, "steps": steps}
+        self._rewrite("metrics.jsonl", [row for row in self.history() if row["step"] <= step])
+        self._rewrite("prompts.jsonl", [row for row in _rows(self.path / "prompts.jsonl") if row["step"] <= step])
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
 
     @property
     def checkpoint(self) -> Path:
@@ -111,5 +119,9 @@ def _fresh(parent: Path, name: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise RunError(
+                f"runs_dir is {str(parent)!r}: {error.strerror}; name a folder that can be written"
+            ) from None
         else:
             return path.resolve()

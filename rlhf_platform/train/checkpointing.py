@@ -63,6 +63,6 @@ def restore(checkpoint: Checkpoint, team: Team, sampler: PromptSampler) -> None:
 def score(config: CheckpointConfig, history: Sequence[Mapping[str, float]]) -> float:
     """How good the policy is after the latest step by `checkpoint.best_by`; the higher, the better."""
     if config.best_by == "heldout_wer":
-        return -history[-1]["heldout_wer"]
+        return -history[-1].get("heldout_wer", float("inf"))  # a monitor may stop a run at a step between evaluations
     rewards = [metrics["reward"] for metrics in history[-config.every :] if metrics["reward"] == metrics["reward"]]
     return sum(rewards) / len(rewards) if rewards else float("-inf")

@@ -1,6 +1,7 @@
 """Going on with a run that was interrupted, killed or stopped."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from rlhf_platform.errors import RecipeError, RunError
@@ -30,19 +31,29 @@ def reopen(named: Path, parent: Path, load: Load) -> tuple[LoadedRecipe, RunDir,
     folder = run.path.resolve()
     if run.status.get("state") == "finished":
         raise RunError(f"{run.path}: it has finished; to train further, start a run from {run.path / 'checkpoint'}")
-    checkpoints = Checkpoints(folder)
+    # Held before its checkpoints are read: a run that still runs removes some of them.
+    run_dir = RunDir.reopen(folder)
+    with ExitStack() as stack:
+        stack.callback(run_dir.release)
+        checkpoints = Checkpoints(folder)
+        checkpoint = _newest(checkpoints, run.path)
+        loaded = load(folder / "recipe.yaml")
+        _refuse(refused_changes(checkpoint.recipe_yaml, portable(loaded.yaml, folder), loaded.recipe), checkpoint.path)
+        if checkpoint.step > loaded.recipe.steps:
+            raise RecipeError(f"steps is {loaded.recipe.steps}: the run has taken {checkpoint.step}; raise it")
+        run_dir.rewind(checkpoint.step, loaded.recipe.steps)
+        checkpoints.forget_unfinished()
+        run_dir.write("recipe.yaml", portable(loaded.yaml, folder))
+        stack.pop_all()
+    return loaded, run_dir, checkpoint
+
+
+def _newest(checkpoints: Checkpoints, run: Path) -> Checkpoint:
     checkpoint, damaged = checkpoints.newest_sound()
     if checkpoint is None:
         reason = "; ".join(damaged) or "the run ended before its first"
-        raise RunError(f"{run.path}: no sound checkpoint ({reason}); start anew: rlhf run {run.path / 'recipe.yaml'}")
-    loaded = load(folder / "recipe.yaml")
-    _refuse(refused_changes(checkpoint.recipe_yaml, portable(loaded.yaml, folder), loaded.recipe), checkpoint.path)
-    if checkpoint.step > loaded.recipe.steps:
-        raise RecipeError(f"steps is {loaded.recipe.steps}: the run has taken {checkpoint.step}; raise it")
-    run_dir = RunDir.reopen(folder, checkpoint.step, loaded.recipe.steps)
-    checkpoints.forget_unfinished()
-    run_dir.write("recipe.yaml", portable(loaded.yaml, folder))
-    return loaded, run_dir, checkpoint
+        raise RunError(f"{run}: no sound checkpoint ({reason}); start anew: rlhf run {run / 'recipe.yaml'}")
+    return checkpoint
 
 
 def _refuse(changes: Sequence[str], checkpoint: Path) -> None:

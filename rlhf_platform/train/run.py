@@ -141,7 +141,7 @@ def train(
     with run.display.phase("RL step", recipe.steps, done) as phase:
         for result in rl_steps(recipe, team, sampler, probe, done):
             step, metrics = result.step, dict(result.metrics)
-            if recipe.evaluation.every and step % recipe.evaluation.every == 0 and step < recipe.steps:
+            if _evaluates(recipe, step):
                 metrics["heldout_wer"] = _evaluate(run, f"step {step}", team, heldout, step).total.wer
             history.append(metrics)
             folder.step(step, metrics, [prompt.id for prompt in result.prompts])
@@ -161,6 +161,13 @@ def train(
                 folder.status(checkpoint=step)
             if stopped:
                 raise stopped
+
+
+def _evaluates(recipe: Recipe, step: int) -> bool:
+    """Whether there is an evaluation on the way; after the last step only for the sake of its checkpoint."""
+    if step == recipe.steps:
+        return recipe.checkpoint.every > 0 and recipe.checkpoint.best_by == "heldout_wer"
+    return recipe.evaluation.every > 0 and step % recipe.evaluation.every == 0
 
 
 def _watched(run: RunContext, history: Sequence[Mapping[str, float]]) -> MonitorError | None:

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from rlhf_platform.data.sampler import PromptSampler
-from rlhf_platform.errors import RunError
+from rlhf_platform.errors import MonitorError, RunError
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.progress import Display
@@ -160,3 +160,22 @@ def test_a_run_that_is_killed_and_goes_on_draws_each_prompt_once_and_ends_the_sa
     assert (newest.policy / "model.txt").read_text() == (
         whole / "a/checkpoints/step-00011/policy/model.txt"
     ).read_text()
+
+
+def test_the_best_by_held_out_wer_is_kept_also_when_a_monitor_stops_the_run_between_evaluations(tmp_path: Path) -> None:
+    where = make(tmp_path / "best")
+    changed = RECIPE.replace("every: 4", "every: 2").replace("keep_best: 1", "keep_best: 1, best_by: heldout_wer")
+    (where / "r.yaml").write_text(changed + "monitors: [{metric: weight_version, above: 4}]\n")
+    in_child(lambda: stopped(where))
+    kept = Checkpoints(where / "a").complete()
+    assert kept[-1].step == 5
+    assert kept[-1].score == float("-inf"), "nothing was measured there"
+    (where / "a" / "recipe.yaml").write_text((where / "a" / "recipe.yaml").read_text().replace("above: 4", "above: 40"))
+    in_child(lambda: go_on(where))
+    last = Checkpoints(where / "a").complete()[-1]
+    assert (last.step, last.score) == (11, -rows(where, "metrics.jsonl")[-1]["heldout_wer"])
+
+
+def stopped(where: Path) -> None:
+    with pytest.raises(MonitorError):
+        start(where)

@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
         file.write('{"step": 4, "k')
     with Checkpoints(folder.path).writing(2, 0.0) as draft:
         (draft / "recipe.yaml").write_text(loaded.yaml)
-    folder._lock.close()
+    folder.release()
     return folder.path
 
 
@@ -107,3 +107,18 @@ def test_a_run_that_still_runs_is_refused_and_let_go_when_its_process_ends(run: 
             reopen(run, run.parent, loading())
         holder.kill()
     reopen(run, run.parent, loading())
+
+
+def test_a_run_that_still_runs_is_refused_before_its_checkpoints_are_read(run: Path) -> None:
+    """It removes some of them meanwhile."""
+    holder = RunDir.reopen(run)
+    (run / "checkpoints/step-00002/recipe.yaml").unlink()
+    with pytest.raises(RunError, match="still run by process"):
+        reopen(run, run.parent, loading())
+    holder.release()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"^runs_dir is '.*/file': Not a directory; name a folder that can be written$"):
+        RunDir.create(tmp_path / "file", "a", 1)
