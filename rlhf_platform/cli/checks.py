@@ -44,7 +44,7 @@ def load_checked(
 def _found(loaded: LoadedRecipe) -> list[str]:
     recipe = loaded.recipe
     found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded)]
-    pointing = [_checkpoint, _port, _memory] if uses_local_cluster(recipe) else [_checkpoint]
+    pointing = [_checkpoint, _places, _port, _memory] if uses_local_cluster(recipe) else [_checkpoint]
     return found + [located(loaded, key, text) for check in pointing for key, text in check(recipe)]
 
 
@@ -99,6 +99,15 @@ def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
     elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
         # Otherwise a name on a hub; whether it is there, the run finds out.
         yield "backbone.path", "no such folder; give a folder or a hub name (owner/model)"
+
+
+def _places(recipe: Recipe) -> Iterator[Problem]:
+    """Where a run on this machine writes."""
+    for key in ("runs_dir", "cache_dir"):
+        path = Path(getattr(recipe, key)).absolute()
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            yield key, f"{there} is no folder that can be written; name another"
 
 
 def _port(recipe: Recipe) -> Iterator[Problem]:

@@ -90,3 +90,13 @@ def test_a_port_that_is_taken_is_refused() -> None:
             f"learner.port is {port}: Address already in use; give another, or null for a free one "
             "(on the command line)"
         ]
+
+
+def test_places_that_a_run_cannot_write_to_are_refused(tmp_path: Path) -> None:
+    Path("file").touch()
+    said = f"{tmp_path}/file is no folder that can be written; name another (on the command line)"
+    assert refusals("runs_dir=file/runs", "cache_dir=file") == [
+        f"runs_dir is 'file/runs': {said}",
+        f"cache_dir is 'file': {said}",
+    ]
+    load_checked(Path("r.yaml"), ["runs_dir=file", "cluster.address=auto"])  # that is elsewhere
