@@ -16,6 +16,8 @@ class RewardInput:
     """The completion as text, not normalised."""
     tokens: tuple[int, ...] = ()
     """Completion token ids, end token included when there is one."""
+    logprobs: tuple[float, ...] = ()
+    """Behaviour log-prob of each token, nats."""
     reference: str = ""
     language: str = "en"
     """ISO 639-1 code."""
@@ -36,6 +38,7 @@ class RewardInput:
             prompt_id=prompt.id,
             text=sample.text,
             tokens=sample.tokens,
+            logprobs=sample.logprobs,
             reference=prompt.reference,
             language=prompt.language,
             audio=prompt.audio,

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_platform.data.text import normalize, words
+from rlhf_platform.data.text import NORMALIZERS, PLAIN, by_character, normalize, reference_words, words
 
 LANGUAGES = ["en", "fr", "tr", "zh", "ja", "ko", "th", "hi", "ar", "zh-TW", "EN_us", ""]
 
@@ -55,3 +55,33 @@ def test_every_character_between_letters_is_normalised_and_stable() -> None:
         for point in range(0x20000):
             once = normalize(f"a{chr(point)}b", language)
             assert normalize(once, language) == once, hex(point)
+
+
+ASCII = st.text(st.characters(max_codepoint=0x7F), max_size=40)
+
+
+@settings(max_examples=3_000)
+@given(ASCII | st.text("aZ0' \x00\x1f-", max_size=12), st.sampled_from(LANGUAGES))
+def test_the_short_way_for_ascii_finds_the_same_words(text: str, language: str) -> None:
+    assert words(text, language) == NORMALIZERS[PLAIN](text, language.split("-")[0].split("_")[0].lower()).split()
+
+
+def test_every_ascii_character_between_others_is_the_same_by_the_short_way() -> None:
+    for point in range(0x80):
+        for text in (f"a{chr(point)}b", f"{chr(point)}'a", f"a'{chr(point)}", f"0{chr(point)}'b"):
+            assert words(text, "en") == NORMALIZERS[PLAIN](text, "en").split(), hex(point)
+
+
+def test_words_of_references_are_remembered_and_cannot_be_changed() -> None:
+    first = reference_words("Alpha, bravo!", "en")
+    assert first == ("alpha", "bravo")
+    assert reference_words("Alpha, bravo!", "en") is first
+    assert reference_words("Alpha 2", "zh") == tuple("alpha2")
+    assert reference_words("Alpha two", "en", "whisper-1") == ("alpha", "2")
+
+
+def test_a_language_is_known_whatever_its_region() -> None:
+    assert [by_character(language) for language in ("zh", "zh-TW", "ZH_hk", "ko", "en", "EN_us", "")] == [
+        *(True, True, True, True),
+        *(False, False, False),
+    ]
