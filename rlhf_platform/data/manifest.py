@@ -91,7 +91,7 @@ def read_manifest(path: str | Path) -> list[Row]:
 def check_splits(rows: Sequence[Row], train_split: str = "train", eval_split: str = "heldout") -> None:
     """Both splits have rows, and no text of `eval_split` is in `train_split` (case and punctuation aside).
 
-    Raises `DataError`.
+    The empty texts of clips without speech give nothing away. Raises `DataError`.
     """
     train, held_out = of_split(rows, train_split), of_split(rows, eval_split)
     if train_split == eval_split:
@@ -103,7 +103,7 @@ def check_splits(rows: Sequence[Row], train_split: str = "train", eval_split: st
             f"text {row.text!r} is in split {train_split!r} too, at row {first_row[folded]}; keep it in one",
         )
         for row in held_out
-        if (folded := normalize(row.text, row.language)) in first_row
+        if (folded := normalize(row.text, row.language)) and folded in first_row
     ]
     _raise_if_any(rows[0].manifest, leaks, f"of split {eval_split!r} with training text")
 
@@ -194,15 +194,22 @@ def _problem(values: Mapping[str, Any]) -> str | None:
     for key, value in values.items():
         if _kind(value) != known[key] and (_kind(value), known[key]) != ("whole number", "number"):
             return f"{key} is {known[key]}, not {_kind(value)} {value!r}"
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip() and key != "text":
             return f"{key} is empty"
     if not (math.isfinite(values["duration"]) and values["duration"] > 0):
         return f"duration {values['duration']:g} s; it must be above 0"
     if values.get("sample_rate", 1) < 1:
         return f"sample_rate {values['sample_rate']} Hz; it must be above 0"
-    if not normalize(values["text"], values["language"]):
-        return f"text {values['text']!r} has no letter or digit, so nothing could be scored"
-    return None
+    return _text_problem(values["text"], values["language"], values.get("metadata", {}))
+
+
+def _text_problem(text: str, language: str, metadata: Mapping[str, Any]) -> str | None:
+    """A text has something to score, unless the row says that there is no speech."""
+    if metadata.get("speech") is False or normalize(text, language):
+        return None
+    if text.strip():
+        return f"text {text!r} has no letter or digit, so nothing could be scored"
+    return 'text is empty; if the clip has no speech, say so with "metadata": {"speech": false}'
 
 
 def _kind(value: object) -> str:

@@ -72,7 +72,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     [
         ({"license": "x"}, "unknown key 'license'; did you mean 'licence'?"),
         ({"zzz": 1}, "unknown key 'zzz'; put what is yours under metadata"),
-        ({"text": " "}, "text is empty"),
+        ({"text": " "}, 'text is empty; if the clip has no speech, say so with "metadata": {"speech": false}'),
+        ({"text": "", "metadata": {"speech": 0}}, "text is empty"),
         ({"text": "?!"}, "text '?!' has no letter or digit"),
         ({"speaker": 7}, "speaker is text, not whole number 7"),
         ({"duration": "0.5"}, "duration is number, not text '0.5'"),
@@ -118,12 +119,12 @@ def test_an_id_given_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_bad_rows_are_counted_and_ten_are_shown(tmp_path: Path) -> None:
-    rows = [values(tmp_path, id=str(n), text="") for n in range(12)]
+    rows = [values(tmp_path, id=str(n), speaker="") for n in range(12)]
     with pytest.raises(DataError) as error:
         read_manifest(manifest(tmp_path, *rows))
     lines = str(error.value).splitlines()
     assert lines[0].endswith("12 rows cannot be used")
-    assert lines[1:11] == [f"manifest.jsonl row {n}: text is empty" for n in range(1, 11)]
+    assert lines[1:11] == [f"manifest.jsonl row {n}: speaker is empty" for n in range(1, 11)]
     assert lines[11:] == ["... and 2 more"]
 
 
@@ -155,6 +156,24 @@ def test_held_out_text_that_is_trained_on_is_refused(tmp_path: Path) -> None:
     first, second = str(error.value).splitlines()
     assert first.endswith("1 row of split 'heldout' with training text")
     assert second.startswith("manifest.jsonl row 3: text ' Alpha  SEVEN!' is in split 'train' too, at row 1")
+
+
+def test_clips_without_speech_have_an_empty_text_in_any_split(tmp_path: Path) -> None:
+    noise = {"text": "", "metadata": {"speech": False}}
+    rows = read_manifest(
+        manifest(
+            tmp_path,
+            values(tmp_path, "a.wav"),
+            values(tmp_path, "b.wav", **noise),
+            values(tmp_path, "c.wav", split="heldout", **noise),
+            values(tmp_path, "d.wav", split="heldout", **noise | {"text": "..."}),
+        )
+    )
+    assert [row.text for row in rows] == ["alpha seven", "", "", "..."]
+    check_splits(rows)
+    other = tmp_path / "again.jsonl"
+    write_manifest(other, rows)
+    assert [(row.text, row.metadata) for row in read_manifest(other)] == [(row.text, row.metadata) for row in rows]
 
 
 def test_good_audio_passes_and_progress_is_told(tmp_path: Path) -> None:
