@@ -3,6 +3,7 @@
 import math
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -19,9 +20,13 @@ _MESSAGE_LENGTH = 300
 def read_answer(returned: Any, term: str) -> Answer:
     """The answer for one sample.
 
-    Taken are a finite real number (numpy scalars too, booleans not) and a non-empty dict of such numbers by
-    name. Everything else is `Failed`: a sequence is `wrong_shape`, the rest `not_a_number`.
+    Taken are a finite real number (numpy scalars too, booleans not), a non-empty dict of such numbers by name, and a
+    `Failed` of the function's own. Everything else is `Failed`: a sequence is `wrong_shape`, the rest `not_a_number`.
     """
+    if type(returned) is float and math.isfinite(returned):  # as nearly always; the rest takes ten times as long
+        return returned
+    if isinstance(returned, Failed):
+        return replace(returned, term=term)
     if isinstance(returned, Mapping):
         return _read_parts(returned, term)
     if isinstance(returned, list | tuple | np.ndarray):

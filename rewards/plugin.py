@@ -1,6 +1,6 @@
 """The reward plug-in: a plain function or class, found by its name in the recipe (docs/rewards.md).
 
-Importing this file, or checking a recipe with it, imports no torch; a user's module may.
+Importing this file, or checking a recipe with it, imports no torch.
 """
 
 import difflib
@@ -10,45 +10,97 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_origin
+from typing import Any
 
+from rewards.signature import Written, of_object, of_source
 from rlhf_platform.errors import RecipeError
+from rlhf_platform.recipe.rewards import reward_name
 from rlhf_platform.recipe.schema import RewardConfig
+
+REMOTE = "rewards.remote:RemoteReward"
+"""The reward that asks a server, for terms with a `url`."""
+REMOTE_BATCH = 32
+"""Samples in one request to a server, unless the recipe says how many."""
+LONGEST_PAUSE = 5.0
+"""Seconds before a request is made again, at most."""
+AWAITS = 32
+"""Calls of an async function that are awaited at a time, unless the recipe says how many."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One reward of a recipe, with all that a process needs to call it."""
+
+    config: RewardConfig
+    name: str
+    """Names the term in metrics, tables and failures."""
+    key: str = "reward"
+    """Where it stands in the recipe: `rewards[0]`."""
+    base_dir: Path = Path()
+    """What a file in `fn` is relative to: the recipe's folder."""
+    seed: int = 0
+    """Of the random generators in its processes."""
+    token: str = field(default="", repr=False)
+    """For the server at `url`."""
+
+    @property
+    def fn(self) -> str:
+        """The function that is called: the user's own, or ours that asks a server."""
+        return REMOTE if self.config.url else self.config.fn
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one call; of a server, with the client's own retries and pauses."""
+        config = self.config
+        return (1 + config.retries) * (config.timeout + LONGEST_PAUSE) if config.url else config.timeout
+
+    @property
+    def retries(self) -> int:
+        """Times that a failed call is made again, from outside."""
+        return 0 if self.config.url else self.config.retries
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a call of a batched function; none: all at once."""
+        return self.config.batch_size or (REMOTE_BATCH if self.config.url else None)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What the function is given beside the sample: `kwargs`, and `judge` when there is one."""
+        config = self.config
+        own = {**config.kwargs, **({"judge": config.judge} if config.judge else {})}
+        if not config.url:
+            return own
+        server = {name: getattr(config, name) for name in ("url", "timeout", "retries", "send_audio")}
+        return server | {"token": self.token, "kwargs": own}
 
 
 @dataclass(frozen=True)
 class RewardFunction:
     """A reward that is ready to be called."""
 
-    name: str
-    """Names the term in metrics, tables and failures."""
     fn: Callable[..., Any]
     """Takes one `RewardInput`, or a list of them when `batched`; keywords of the recipe are bound already."""
-    weight: float = 1.0
-    timeout: float = 30.0
-    """Seconds for one call: one sample, or the whole batch when `batched`."""
     batched: bool = False
     asynchronous: bool = False
 
 
-def load_rewards(configs: Sequence[RewardConfig], base_dir: Path, section: str = "rewards") -> list[RewardFunction]:
-    """All rewards of a section, ready to be called. `base_dir`: the recipe's folder. Raises `RecipeError`."""
-    check_rewards(configs, base_dir, section)
+def terms_of(
+    configs: Sequence[RewardConfig],
+    base_dir: Path,
+    section: str = "rewards",
+    seed: int = 0,
+    tokens: Mapping[str, str] | None = None,
+) -> list[Term]:
+    """The terms of a recipe's section. `tokens`: values of the environment variables that `token_env` names."""
     return [
-        load_reward(
-            config.fn,
-            base_dir,
-            kwargs=keywords_of(config),
-            name=config.name,
-            weight=config.weight,
-            timeout=config.timeout,
-            key=f"{section}[{index}]",
-        )
-        for index, config in enumerate(configs)
+        Term(config, reward_name(config), f"{section}[{i}]", base_dir, seed, (tokens or {}).get(config.token_env, ""))
+        for i, config in enumerate(configs)
     ]
 
 
@@ -57,59 +109,41 @@ def check_rewards(configs: Sequence[RewardConfig], base_dir: Path, section: str 
     if not configs:
         raise RecipeError(f"{section} is empty: give at least one, e.g. `- fn: rewards.asr:wer_reward`")
     seen: dict[str, int] = {}
-    for index, config in enumerate(configs):
-        key = f"{section}[{index}]"
-        _check_call(resolve(config.fn, base_dir, f"{key}.fn"), keywords_of(config), key)
-        name = term_name(config)
-        if name in seen:
-            other = f"{section}[{seen[name]}]"
-            raise RecipeError(f"{key}.name is {name!r} like that of {other}: set `name` to tell them apart")
-        seen[name] = index
+    for index, term in enumerate(terms_of(configs, base_dir, section)):
+        if not term.config.url:  # a server says for itself whether it takes the keywords, before the run starts
+            written(term).check(term.keywords, term.key)
+        if term.name in seen:
+            other = f"{section}[{seen[term.name]}]"
+            raise RecipeError(f"{term.key}.name is {term.name!r} like that of {other}: set `name` to tell them apart")
+        seen[term.name] = index
 
 
-def keywords_of(config: RewardConfig) -> dict[str, Any]:
-    """What the function is given beside the sample: `kwargs`, and `judge` when there is one."""
-    return {**config.kwargs, **({"judge": config.judge} if config.judge else {})}
+def written(term: Term) -> Written:
+    """How a term's function is written. A module that imports what takes seconds is read and not imported.
 
-
-def term_name(config: RewardConfig) -> str:
-    """The name of a term in metrics: `name`, or that of its function."""
-    return config.name or config.fn.rpartition(":")[2]
-
-
-def load_reward(
-    spec: str,
-    base_dir: Path,
-    *,
-    kwargs: Mapping[str, Any] | None = None,
-    name: str = "",
-    weight: float = 1.0,
-    timeout: float = 30.0,
-    key: str = "reward",
-) -> RewardFunction:
-    """The reward that `spec` names. A class is instantiated with `kwargs`, a function gets them in each call.
-
-    `spec`: `package.module:name`, or `path/to/file.py:name` relative to `base_dir`. It is batched when its
-    first parameter is named `samples` or annotated `list` or `list[...]`. Raises `RecipeError` starting with
-    `key`.
+    Raises `RecipeError` as `resolve`.
     """
-    found = resolve(spec, base_dir, f"{key}.fn")
-    keywords = dict(kwargs or {})
-    parameter = _check_call(found, keywords, key)
+    source, name = _halves(term.fn, f"{term.key}.fn")
+    with _import_errors(term.fn, source, f"{term.key}.fn"):
+        text = _source_of(source, term.base_dir)
+        read = of_source(text, name) if text else None
+    return read or of_object(resolve(term.fn, term.base_dir, f"{term.key}.fn"), term.key)
+
+
+def load_reward(term: Term) -> RewardFunction:
+    """The reward of a term. A class is instantiated with the keywords, a function gets them in each call.
+
+    It is batched when its first parameter is named `samples` or annotated `list` or `list[...]`. Raises `RecipeError`
+    starting with the term's key.
+    """
+    found = resolve(term.fn, term.base_dir, f"{term.key}.fn")
+    keywords, how = term.keywords, of_object(found, term.key)
+    how.check(keywords, term.key)
     if inspect.isclass(found):
-        fn = _instantiate(found, keywords, key)
-        asynchronous = inspect.iscoroutinefunction(found.__call__)
+        fn = _instantiate(found, keywords, term.key)
     else:
         fn = functools.partial(found, **keywords) if keywords else found
-        asynchronous = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
-    return RewardFunction(
-        name=name or spec.rpartition(":")[2],
-        fn=fn,
-        weight=weight,
-        timeout=timeout,
-        batched=_takes_batch(parameter),
-        asynchronous=asynchronous,
-    )
+    return RewardFunction(fn, how.batched, how.asynchronous)
 
 
 def resolve(spec: str, base_dir: Path, key: str = "fn") -> Callable[..., Any]:
@@ -118,10 +152,9 @@ def resolve(spec: str, base_dir: Path, key: str = "fn") -> Callable[..., Any]:
     Raises `RecipeError` starting with `key`: no such file, a module that does not import, no such name, not
     callable.
     """
-    source, colon, name = spec.rpartition(":")
-    if not colon or not source or not name:
-        raise RecipeError(f"{key} is {spec!r}: write `package.module:name` or `file.py:name`")
-    module = _import(spec, source, base_dir, key)
+    source, name = _halves(spec, key)
+    with _import_errors(spec, source, key):
+        module = _import_file(_file(source, base_dir)) if _is_file(source) else importlib.import_module(source)
     if not hasattr(module, name):
         public = [other for other in vars(module) if not other.startswith("_")]
         close = difflib.get_close_matches(name, public, n=1)
@@ -134,15 +167,42 @@ def resolve(spec: str, base_dir: Path, key: str = "fn") -> Callable[..., Any]:
     return found
 
 
-def _import(spec: str, source: str, base_dir: Path, key: str) -> ModuleType:
-    is_file = source.endswith(".py") or "/" in source
+def _halves(spec: str, key: str) -> tuple[str, str]:
+    """Module or file, and the name in it."""
+    source, colon, name = spec.rpartition(":")
+    if not colon or not source or not name:
+        raise RecipeError(f"{key} is {spec!r}: write `package.module:name` or `file.py:name`")
+    return source, name
+
+
+def _is_file(source: str) -> bool:
+    return source.endswith(".py") or "/" in source
+
+
+def _file(source: str, base_dir: Path) -> Path:
     path = (base_dir / source).resolve()
-    if is_file and not path.is_file():
-        raise RecipeError(f"{key} is {spec!r}: there is no file {path}; the path is relative to the recipe")
+    if not path.is_file():
+        raise RecipeError(f"there is no file {path}; the path is relative to the recipe")
+    return path
+
+
+def _source_of(source: str, base_dir: Path) -> str:
+    """The text of a module; "" for one without, as a compiled one or a namespace."""
+    if _is_file(source):
+        return _file(source, base_dir).read_text("utf-8")
+    spec = importlib.util.find_spec(source)
+    origin = spec.origin if spec else None
+    return Path(origin).read_text("utf-8") if origin and origin.endswith(".py") else ""
+
+
+@contextmanager
+def _import_errors(spec: str, source: str, key: str) -> Iterator[None]:
     try:
-        return _import_file(path) if is_file else importlib.import_module(source)
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"{key} is {spec!r}: {error}") from None
     except (Exception, SystemExit) as error:  # the boundary: a user's module may raise anything
-        hint = "mend it" if is_file else "install it, or name a file as `file.py:name`"
+        hint = "mend it" if _is_file(source) else "install it, or name a file as `file.py:name`"
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise RecipeError(f"{key} is {spec!r}: {source} cannot be imported ({what}); {hint}") from error
 
@@ -168,37 +228,6 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _check_call(found: Callable[..., Any], kwargs: Mapping[str, Any], key: str) -> inspect.Parameter:
-    """The parameter that takes the sample. Raises `RecipeError` when `kwargs` and one sample do not fit."""
-    if not inspect.isclass(found):
-        signature = _signature(found, key)
-        _bind(signature, (None,), kwargs, f"{key}.kwargs", "one sample and these keywords")
-        return next(iter(signature.parameters.values()))
-    _bind(_signature(found, key), (), kwargs, f"{key}.kwargs", "these keywords")
-    call = _signature(found.__call__, key)
-    _bind(call, (None, None), {}, f"{key}.fn", "one sample in __call__")
-    return list(call.parameters.values())[min(1, len(call.parameters) - 1)]
-
-
-def _signature(found: Callable[..., Any], key: str) -> inspect.Signature:
-    try:
-        return inspect.signature(found)
-    except ValueError as error:  # some built-ins have none
-        raise RecipeError(f"{key}.fn has no readable signature: wrap it in a `def` of your own") from error
-
-
-def _bind(
-    signature: inspect.Signature, values: tuple[Any, ...], kwargs: Mapping[str, Any], key: str, what: str
-) -> None:
-    try:
-        signature.bind(*values, **kwargs)
-    except TypeError as error:
-        # Names only: a value may be a secret from the environment.
-        given = f"{', '.join(kwargs)} given" if kwargs else "none given"
-        message = f"{key}: the signature {signature} does not take {what} ({error}; {given})"
-        raise RecipeError(f"{message}; make the two agree") from error
-
-
 def _instantiate(cls: type, kwargs: Mapping[str, Any], key: str) -> Callable[..., Any]:
     try:
         instance: Callable[..., Any] = cls(**kwargs)
@@ -207,12 +236,3 @@ def _instantiate(cls: type, kwargs: Mapping[str, Any], key: str) -> Callable[...
         message = f"{key}.fn: making {cls.__name__} with {', '.join(kwargs) or 'no keywords'} raised {what}; mend it"
         raise RecipeError(message) from error
     return instance
-
-
-def _takes_batch(parameter: inspect.Parameter) -> bool:
-    annotation = parameter.annotation
-    if isinstance(annotation, str):  # `from __future__ import annotations`
-        annotated = annotation.replace("typing.", "").lower().partition("[")[0].strip() == "list"
-    else:
-        annotated = annotation is list or get_origin(annotation) is list
-    return annotated or parameter.name == "samples"

@@ -1,59 +1,84 @@
-"""Scoring rollout samples with the rewards of a recipe; `rewards.worker` makes an actor of it."""
+"""Asking all rewards of a recipe at once. `rewards.worker` makes an actor of it, `rewards.algebra` one number."""
 
-import json
+import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-from rewards.algebra import weighted_sum
-from rewards.calling import RewardCaller
-from rewards.plugin import load_rewards
-from rewards.types import RewardInput
-from rlhf_platform.errors import RewardError
-from rlhf_platform.recipe.schema import RewardConfig
-from rlhf_platform.types import Sample, ScoredSample
+from rewards.answers import Answer
+from rewards.batch import PackedBatch
+from rewards.plugin import Term
+from rewards.pool import RewardPool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the rewards said of some samples, and what that took."""
+
+    by_term: list[list[Answer]]
+    """One answer per sample for each term, in the order of the recipe."""
+    work: Mapping[str, float]
+    """`seconds/reward/NAME`: of all calls of a term together; `reward_retried`, `reward_cached`: samples;
+    `reward_restarted`: processes."""
 
 
 class Scorer:
-    """Scores samples. `base_dir`: the recipe's folder. `section`: of the recipe that the rewards are from."""
+    """The rewards of one section of a recipe, each with processes of its own. A context manager."""
 
-    def __init__(self, rewards: Sequence[RewardConfig], base_dir: Path, section: str = "rewards") -> None:
-        """Raises `RecipeError` when a reward cannot be loaded."""
-        self._rewards = load_rewards(rewards, base_dir, section)
-        self._callers = [RewardCaller(reward) for reward in self._rewards]
+    def __init__(self, terms: Sequence[Term], start_timeout: float = 300.0, gpus: Sequence[str] = ()) -> None:
+        """`gpus`: for each term, what it may see, as in CUDA_VISIBLE_DEVICES.
 
-    def score(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        """Each sample with its outcome, in order. Nothing that a reward does makes this raise.
-
-        Terms run one after the other, each bounded as `RewardCaller.call` says.
+        Raises `RecipeError` when a function cannot be loaded, `WaitTimeout` when that takes more than `start_timeout`.
         """
-        inputs = [RewardInput.of(sample) for sample in samples]
-        answers = [caller.call(inputs) for caller in self._callers]
-        return [
-            ScoredSample(sample, weighted_sum(self._rewards, [term[i] for term in answers]))
-            for i, sample in enumerate(samples)
-        ]
+        self._pools: list[RewardPool] = []
+        try:
+            for number, term in enumerate(terms):
+                self._pools.append(RewardPool(term, start_timeout, gpus[number] if gpus else ""))
+        except BaseException:
+            self.close()
+            raise
+        self._threads = ThreadPoolExecutor(max(1, len(self._pools)), "rewards")
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def score(self, batch: PackedBatch, seconds: float) -> Answers:
+        """All answers, terms asked at the same time. Nothing that a reward does makes this raise.
+
+        `seconds`: after which what has no answer yet is `Failed(timeout)`.
+        """
+        until, before = time.monotonic() + seconds, self._counts()
+        asked = [self._threads.submit(pool.score, batch, until) for pool in self._pools]
+        came = [each.result() for each in asked]
+        work = {f"seconds/reward/{p.term.name}": sum(took) for p, (_, took) in zip(self._pools, came, strict=True)}
+        counts = {name: float(count - before[name]) for name, count in self._counts().items()}
+        return Answers([answers for answers, _ in came], work | counts)
 
     def state(self) -> dict[str, Any]:
-        """What each reward that has a `state_dict` method says it remembers, as a running mean, by name.
+        """What each reward's processes remember, and where their random generators stand, by name.
 
-        Raises `RewardError` when that is not plain JSON values.
+        Raises `RewardError` when a function's own state is not plain JSON values.
         """
-        found = {reward.name: reward.fn.state_dict() for reward in self._rewards if hasattr(reward.fn, "state_dict")}
-        for name, state in found.items():
-            try:
-                json.dumps(state)
-            except (TypeError, ValueError) as error:
-                raise RewardError(f"reward {name}: state_dict() must return plain JSON values ({error})") from None
-        return found
+        return {pool.term.name: pool.states() for pool in self._pools}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Give each reward back what `state` found, by its `load_state_dict` method."""
-        for reward in self._rewards:
-            if reward.name in state:
-                reward.fn.load_state_dict(state[reward.name])  # type: ignore[attr-defined]
+        """Give each reward back what `state` found."""
+        for pool in self._pools:
+            if pool.term.name in state:
+                pool.load_states(state[pool.term.name])
 
     def close(self) -> None:
-        """Lets the threads of the rewards go."""
-        for caller in self._callers:
-            caller.close()
+        """Kill all processes; the scorer is not used after that."""
+        for pool in self._pools:
+            pool.close()
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "reward_retried": sum(pool.retried for pool in self._pools),
+            "reward_cached": sum(pool.cached for pool in self._pools),
+            "reward_restarted": sum(pool.restarts for pool in self._pools),
+        }

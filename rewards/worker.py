@@ -1,44 +1,54 @@
 """The reward actor: a thin shell around `rewards.score.Scorer`."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
 
-from rewards.score import Scorer
-from rlhf_platform import random_state
-from rlhf_platform.recipe.schema import RewardConfig
-from rlhf_platform.types import Sample, ScoredSample
+from rewards.batch import PackedBatch
+from rewards.plugin import Term
+from rewards.score import Answers, Scorer
 
 
 @ray.remote
 class RewardWorker:
-    """Scores samples in a process of its own; reserve `scoring.cpus` cores with `.options(num_cpus=...)`."""
+    """Asks rewards, which run in processes of its own; reserve their cores and GPUs with `.options(...)`."""
 
-    def __init__(self, rewards: Sequence[RewardConfig], evaluation: Sequence[RewardConfig], base_dir: str) -> None:
-        self._rewards, self._evaluation = list(rewards), list(evaluation)
-        self._base_dir = Path(base_dir)
+    def __init__(self, rewards: Sequence[Term], evaluation: Sequence[Term], start_timeout: float) -> None:
+        self._terms, self._start_timeout = (rewards, evaluation), start_timeout
 
     def start(self) -> None:
         """Load the rewards. Raises `RecipeError` when one cannot be loaded."""
         # Not in __init__: an error there reaches the driver as a dead actor, here as the RecipeError it is.
-        self._scorer = Scorer(self._rewards, self._base_dir)
-        self._judge = Scorer(self._evaluation, self._base_dir, "evaluation.rewards") if self._evaluation else None
+        rewards, evaluation = self._terms
+        needed = [term.config.gpus for term in (*rewards, *evaluation)]
+        gpus = shared_out([str(gpu) for gpu in ray.get_gpu_ids()], needed)
+        self._scorer = Scorer(rewards, self._start_timeout, gpus[: len(rewards)])
+        self._judge = Scorer(evaluation, self._start_timeout, gpus[len(rewards) :])
 
-    def score(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        """Each sample with its outcome, in order."""
-        return self._scorer.score(samples)
+    def score(self, batch: PackedBatch, seconds: float) -> Answers:
+        """What `rewards` say of the samples, within that time."""
+        return self._scorer.score(batch, seconds)
 
-    def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        """Each sample with what the rewards of `evaluation.rewards`, which train nothing, say of it."""
-        return self._judge.score(samples) if self._judge else []
+    def evaluate(self, batch: PackedBatch, seconds: float) -> Answers:
+        """What `evaluation.rewards`, which train nothing, say of them."""
+        return self._judge.score(batch, seconds)
 
     def state(self) -> dict[str, Any]:
-        """What the rewards remember, and this process's random generators."""
-        return {"rewards": self._scorer.state(), "random": random_state.capture()}
+        """What the rewards remember, and where their random generators stand."""
+        return self._scorer.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave."""
-        self._scorer.load_state(state["rewards"])
-        random_state.restore(state["random"])
+        self._scorer.load_state(state)
+
+
+def shared_out(gpus: Sequence[str], needed: Sequence[float]) -> list[str]:
+    """For each reward the GPUs that it may see, comma-separated, when each takes its share after the one before it."""
+    shares, start = [], 0.0
+    for need in needed:
+        end = start + need
+        # A hair of slack: three thirds are a little less than one.
+        shares.append(",".join(gpus[int(start + 1e-6) : int(-(-(end - 1e-6) // 1))]) if need else "")
+        start = end
+    return shares

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rewards.plugin import check_rewards, load_reward, load_rewards, resolve
+from rewards.plugin import RewardFunction, Term, check_rewards, load_reward, resolve, written
 from rewards.types import RewardInput
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.schema import RewardConfig
@@ -20,6 +20,10 @@ def write(folder: Path, code: str) -> Path:
     return folder
 
 
+def load(folder: Path, spec: str = "mine.py:reward", **keys: Any) -> RewardFunction:
+    return load_reward(Term(RewardConfig(fn=spec, **keys), "reward", base_dir=folder))
+
+
 def message(folder: Path, code: str, spec: str = "mine.py:reward", kwargs: dict[str, Any] | None = None) -> str:
     write(folder, code)
     with pytest.raises(RecipeError) as caught:
@@ -30,16 +34,14 @@ def message(folder: Path, code: str, spec: str = "mine.py:reward", kwargs: dict[
 
 def test_a_function_in_a_file_beside_the_recipe(tmp_path: Path) -> None:
     write(tmp_path, "def reward(sample, scale=1):\n    return scale * len(sample.text)\n")
-    reward = load_reward("mine.py:reward", tmp_path, kwargs={"scale": 2}, weight=0.5, timeout=3)
+    reward = load(tmp_path, kwargs={"scale": 2})
     assert reward.fn(SAMPLE) == 22
-    assert (reward.name, reward.weight, reward.timeout) == ("reward", 0.5, 3)
     assert not reward.batched
     assert not reward.asynchronous
 
 
 def test_a_function_in_an_importable_module() -> None:
-    reward = load_reward("rewards.asr:wer_reward", Path("/nowhere"), name="wer")
-    assert reward.name == "wer"
+    reward = load(Path("/nowhere"), "rewards.asr:wer_reward")
     assert reward.fn(RewardInput(prompt_id="p", text="Alpha, bravo!", reference="alpha bravo")) == 1.0
 
 
@@ -50,7 +52,7 @@ def test_a_class_is_made_with_the_kwargs(tmp_path: Path) -> None:
         "    def __init__(self, limit):\n        self.limit = limit\n"
         "    async def __call__(self, samples):\n        return [self.limit for s in samples]\n",
     )
-    reward = load_reward("mine.py:Reward", tmp_path, kwargs={"limit": 7})
+    reward = load(tmp_path, "mine.py:Reward", kwargs={"limit": 7})
     assert reward.fn.limit == 7  # type: ignore[attr-defined]
     assert reward.batched
     assert reward.asynchronous
@@ -73,7 +75,9 @@ def test_the_first_parameter_says_whether_a_function_takes_a_batch(
     tmp_path: Path, parameter: str, batched: bool
 ) -> None:
     write(tmp_path, f"def reward({parameter}, *, scale=1): ...\n")
-    assert load_reward("mine.py:reward", tmp_path, kwargs={"scale": 2}).batched is batched
+    assert load(tmp_path, kwargs={"scale": 2}).batched is batched
+    (tmp_path / "heavy.py").write_text("import torch\n" + (tmp_path / "mine.py").read_text())
+    assert written(Term(RewardConfig(fn="heavy.py:reward"), "reward", base_dir=tmp_path)).batched is batched
 
 
 def test_terms_of_one_file_share_its_module_and_an_edit_is_seen(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_kwargs_that_do_not_fit_are_refused(tmp_path: Path, code: str, kwargs: d
 
 def test_a_call_method_without_a_sample_is_refused(tmp_path: Path) -> None:
     error = message(tmp_path, "class reward:\n  def __call__(self): ...")
-    assert error.startswith("rewards[0].fn: the signature (self)")
+    assert error.startswith("rewards[0].fn: the signature () does not take one sample in __call__")
 
 
 def test_checking_makes_no_instance_but_loading_reports_one_that_cannot_be_made(tmp_path: Path) -> None:
@@ -139,7 +143,7 @@ def test_checking_makes_no_instance_but_loading_reports_one_that_cannot_be_made(
     configs = [RewardConfig(fn="mine.py:Reward")]
     check_rewards(configs, write(tmp_path, code))
     with pytest.raises(RecipeError, match=r"^rewards\[0\]\.fn: making Reward .* OSError: no model"):
-        load_rewards(configs, tmp_path)
+        load_reward(Term(configs[0], "Reward", "rewards[0]", tmp_path))
 
 
 def test_two_terms_need_two_names(tmp_path: Path) -> None:
@@ -155,11 +159,67 @@ def test_no_reward_at_all_is_refused_rather_than_summed_to_zero(tmp_path: Path) 
         check_rewards([], tmp_path)
 
 
-def test_checking_and_scoring_asr_rewards_imports_neither_torch_nor_ray() -> None:
+HEAVY = "import torch\nimport transformers as t\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "kwargs"),
+    [
+        ("def reward(sample): ...", {"scale": 2}),
+        ("def reward(sample, /, scale): ...", {}),
+        ("async def reward(samples, *, scale): ...", {}),
+        ("class reward:\n  def __init__(self, a): ...\n  def __call__(self, sample): ...", {"b": 1}),
+        ("class reward:\n  def __call__(self, sample): ...", {"b": 1}),
+    ],
+)
+def test_a_module_of_heavy_imports_is_read_and_not_imported(tmp_path: Path, code: str, kwargs: dict[str, Any]) -> None:
+    """The mistakes are told in the same words as those of one that is imported."""
+    error = message(tmp_path, f"{HEAVY}raise OSError('imported')\n{code}", kwargs=kwargs)
+    assert error == message(tmp_path, code, kwargs=kwargs)
+    assert "does not take" in error
+
+
+def test_what_source_alone_cannot_tell_is_imported(tmp_path: Path) -> None:
+    for code in (
+        "def made(): ...\nreward = made",
+        "import functools\n@functools.cache\ndef reward(sample): ...",
+        "class reward(dict):\n  def __call__(self, sample): ...",
+        "if True:\n  def reward(sample): ...",
+    ):
+        assert "cannot be imported (OSError: imported)" in message(
+            tmp_path, f"{HEAVY}raise OSError('imported')\n{code}"
+        )
+
+
+def test_a_heavy_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    error = message(tmp_path, "import tensorflow\ndef reward(sample): ...")
+    assert "ModuleNotFoundError: No module named 'tensorflow'" in error
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("async def reward(batch: list[int]): ...", (True, True)),
+        ("class reward:\n  async def __call__(self, sample): ...", (False, True)),
+        ("class reward:\n  def __call__(self, samples): ...", (True, False)),
+    ],
+)
+def test_source_tells_how_a_reward_is_called(tmp_path: Path, code: str, expected: tuple[bool, bool]) -> None:
+    (tmp_path / "heavy.py").write_text(f"{HEAVY}{code}")
+    (tmp_path / "mine.py").write_text(code)
+    for file in ("heavy.py", "mine.py"):
+        found = written(Term(RewardConfig(fn=f"{file}:reward"), "reward", base_dir=tmp_path))
+        assert (found.batched, found.asynchronous) == expected
+
+
+def test_checking_and_scoring_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+    """Nor what a reward's own module imports: that is for its process."""
+    write(tmp_path, f"{HEAVY}def reward(sample): ...")
     code = (
-        "import sys; from pathlib import Path; from rewards.score import Scorer\n"
-        "from rlhf_platform.recipe.schema import RewardConfig\n"
-        "Scorer([RewardConfig(fn='rewards.asr:wer_reward')], Path('.')).close()\n"
+        "import sys; from pathlib import Path; from rewards.plugin import check_rewards\n"
+        "from rewards.pool import RewardPool; from rlhf_platform.recipe.schema import RewardConfig\n"
+        f"check_rewards([RewardConfig(fn='mine.py:reward')], Path({str(tmp_path)!r}))\n"
+        "RewardPool.of('rewards.asr:wer_reward').close()\n"
         "print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
@@ -170,6 +230,6 @@ def test_checking_and_scoring_asr_rewards_imports_neither_torch_nor_ray() -> Non
 def test_an_error_about_keywords_names_them_and_keeps_their_values_to_itself(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def fn(sample):\n    return 1.0\n")
     with pytest.raises(RecipeError) as caught:
-        load_reward("mine.py:fn", tmp_path, kwargs={"token": "s3cret"})
+        load(tmp_path, "mine.py:fn", kwargs={"token": "s3cret"})
     assert "token given" in str(caught.value)
     assert "s3cret" not in str(caught.value)

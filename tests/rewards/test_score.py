@@ -1,8 +1,9 @@
-"""From rollout samples to outcomes."""
+"""From rollout samples to the answers of all rewards."""
 
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.algebra import weighted_sum
 from rewards.answers import read_answer, read_batch
-from rewards.plugin import RewardFunction
+from rewards.batch import InputBatch, PackedBatch, unpacked
+from rewards.plugin import terms_of
 from rewards.score import Scorer
 from rewards.types import RewardInput
+from rewards.worker import RewardWorker, shared_out
 from rlhf_platform.errors import RecipeError, RewardError
 from rlhf_platform.recipe.schema import RewardConfig
-from rlhf_platform.types import Failed, Prompt, Sample, Scored, StopReason
+from rlhf_platform.types import Failed, Prompt, Sample, StopReason
+
+MINUTE = 60.0
 
 
-def sample(text: str, reference: str = "alpha bravo charlie delta", duration: float = 1.0) -> Sample:
+def sample(text: str, duration: float = 1.0) -> Sample:
     prompt = Prompt(
         "p1",
         "clips/a.flac",
-        reference,
+        "alpha bravo charlie delta",
         "en",
         speaker="ann",
         duration=duration,
@@ -36,65 +40,105 @@ def sample(text: str, reference: str = "alpha bravo charlie delta", duration: fl
     return Sample(prompt, (5, 6, 2), (-0.1, -0.2, -0.3), text, StopReason.LENGTH, 3)
 
 
+def packed(*texts: str) -> PackedBatch:
+    return PackedBatch.of(InputBatch.of([sample(text) for text in texts]))
+
+
+@contextmanager
+def scorer(folder: Path, code: str, *rewards: RewardConfig) -> Iterator[Scorer]:
+    (folder / "mine.py").write_text(code)
+    with Scorer(terms_of(rewards, folder)) as made:
+        yield made
+
+
 def test_a_reward_sees_what_the_sample_and_its_prompt_hold() -> None:
-    assert RewardInput.of(sample("alpha")) == RewardInput(
-        prompt_id="p1",
-        text="alpha",
-        tokens=(5, 6, 2),
-        reference="alpha bravo charlie delta",
-        language="en",
-        audio="clips/a.flac",
-        speaker="ann",
-        duration=1.0,
-        stop_reason=StopReason.LENGTH,
-        metadata={"group": "recorded"},
-    )
+    assert InputBatch.of([sample("alpha")]).inputs() == [
+        RewardInput(
+            prompt_id="p1",
+            text="alpha",
+            tokens=(5, 6, 2),
+            logprobs=(-0.1, -0.2, -0.3),
+            reference="alpha bravo charlie delta",
+            language="en",
+            audio="clips/a.flac",
+            speaker="ann",
+            duration=1.0,
+            stop_reason=StopReason.LENGTH,
+            metadata={"group": "recorded"},
+        )
+    ]
 
 
-def test_terms_are_weighted_summed_and_kept_apart(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+INPUTS = st.builds(
+    RewardInput,
+    prompt_id=st.text(),
+    text=st.text(),
+    tokens=st.lists(st.integers(0, 2**31)).map(tuple),
+    logprobs=st.lists(st.floats(-100, 0)).map(tuple),
+    reference=st.text(),
+    stop_reason=st.sampled_from(StopReason),
+    metadata=st.dictionaries(st.text(), st.integers()),
+)
+
+
+@given(st.lists(INPUTS, max_size=6), st.data())
+def test_samples_arrive_as_they_were_sent_and_any_part_of_them(inputs: list[RewardInput], data: st.DataObject) -> None:
+    batch = PackedBatch.of(InputBatch.of_inputs(inputs))
+    assert (unpacked(batch.data).inputs(), batch.samples) == (inputs, len(inputs))
+    some = sorted(data.draw(st.sets(st.sampled_from(range(len(inputs))))) if inputs else [])
+    assert unpacked(batch.take(some).data).inputs() == [inputs[i] for i in some]
+
+
+def test_every_term_answers_for_every_sample(tmp_path: Path) -> None:
+    code = (
         "def shape(sample):\n    return {'words': len(sample.text.split()), 'shout': -2}\n"
+        "def picky(sample):\n    return None\n"
     )
-    scorer = Scorer(
-        [
-            RewardConfig(fn="rewards.asr:wer_reward", name="wer", weight=2.0),
-            RewardConfig(fn="mine.py:shape", weight=0.1),
-        ],
-        tmp_path,
+    rewards = [RewardConfig(fn=fn) for fn in ("rewards.asr:wer_reward", "mine.py:shape", "mine.py:picky")]
+    with scorer(tmp_path, code, *rewards) as made:
+        came = made.score(packed("alpha bravo charlie delta", "alpha bravo"), MINUTE)
+    wer, shape, picky = came.by_term
+    assert wer == [1.0, 0.5]
+    assert shape == [{"words": 4.0, "shout": -2.0}, {"words": 2.0, "shout": -2.0}]
+    assert [answer.kind for answer in picky if isinstance(answer, Failed)] == ["not_a_number"] * 2
+    assert {"reward_retried", "reward_restarted", "reward_cached", "seconds/reward/shape"} <= came.work.keys()
+
+
+def test_terms_are_asked_at_the_same_time(tmp_path: Path) -> None:
+    """Each waits for the other to have begun."""
+    code = (
+        "import pathlib, time\n"
+        "def meet(sample, mine, other):\n"
+        f"    (pathlib.Path({str(tmp_path)!r}) / mine).touch()\n"
+        f"    while not (pathlib.Path({str(tmp_path)!r}) / other).exists(): time.sleep(0.01)\n"
+        "    return 1\n"
     )
-    good, worse = sample("alpha bravo charlie delta"), sample("alpha bravo")
-    first, second = scorer.score([good, worse])
-    assert first.sample is good
-    assert second.sample is worse
-    # 2 * 1 + .1 * (4 - 2), and 2 * (1 - 2/4) + .1 * (2 - 2)
-    assert first.outcome == Scored(2.2, {"wer": 1.0, "shape.words": 4.0, "shape.shout": -2.0})
-    assert second.outcome == Scored(1.0, {"wer": 0.5, "shape.words": 2.0, "shape.shout": -2.0})
-    scorer.close()
+    names = [("a", "b"), ("b", "a")]
+    rewards = [RewardConfig(fn="mine.py:meet", name=m, kwargs={"mine": m, "other": o}, timeout=20) for m, o in names]
+    with scorer(tmp_path, code, *rewards) as made:
+        assert made.score(packed("x"), MINUTE).by_term == [[1.0], [1.0]]
 
 
-def test_one_failed_term_fails_the_sample_and_no_other(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def picky(sample):\n    return None if sample.text == 'b' else 1\n")
-    scorer = Scorer([RewardConfig(fn="rewards.asr:wer_reward"), RewardConfig(fn="mine.py:picky")], tmp_path)
-    outcomes = [scored.outcome for scored in scorer.score([sample("a"), sample("b"), sample("c")])]
-    assert [type(outcome) for outcome in outcomes] == [Scored, Failed, Scored]
-    failed = outcomes[1]
-    assert isinstance(failed, Failed)
-    assert (failed.kind, failed.term) == ("not_a_number", "picky")
-    scorer.close()
+def test_work_is_that_of_one_call(tmp_path: Path) -> None:
+    code = "def fails(sample):\n    raise OSError\n"
+    with scorer(tmp_path, code, RewardConfig(fn="mine.py:fails", retries=1)) as made:
+        assert [made.score(packed("a", "b"), MINUTE).work["reward_retried"] for _ in range(2)] == [2.0, 2.0]
 
 
-def test_the_example_reward_in_the_recipes(tmp_path: Path) -> None:
+def test_the_example_reward_in_the_recipes() -> None:
     recipes = Path(__file__).parents[2] / "recipes" / "asr"
-    scorer = Scorer([RewardConfig(fn="my_rewards.py:brevity", kwargs={"words_per_second": 2})], recipes)
-    scored = scorer.score([sample(text, duration=2.0) for text in ("", "a b c d", "a b c d e", "a b c d e f g h i j")])
-    assert [s.outcome for s in scored] == [Scored(value, {"brevity": value}) for value in (0, 0, -0.25, -1)]
-    [unknown] = scorer.score([sample("a", duration=0.0)])
-    assert isinstance(unknown.outcome, Failed)
-    assert unknown.outcome.kind == "raised"
-    scorer.close()
+    term = RewardConfig(fn="my_rewards.py:brevity", kwargs={"words_per_second": 2})
+    texts = ("", "a b c d", "a b c d e", "a b c d e f g h i j")
+    with Scorer(terms_of([term], recipes)) as made:
+        batch = PackedBatch.of(InputBatch.of([sample(text, duration=2.0) for text in texts]))
+        assert made.score(batch, MINUTE).by_term == [[0, 0, -0.25, -1]]
+        [[unknown]] = made.score(PackedBatch.of(InputBatch.of([sample("a", duration=0.0)])), MINUTE).by_term
+    assert isinstance(unknown, Failed)
+    assert unknown.kind == "raised"
 
 
 REMEMBERS = """
+import random
 class Best:
     "How much better than the best so far."
     def __init__(self):
@@ -102,7 +146,7 @@ class Best:
     def __call__(self, sample):
         value = len(sample.text) - self.best
         self.best = max(self.best, len(sample.text))
-        return value
+        return {"value": value, "noise": random.random()}
     def state_dict(self):
         return {"best": self.best}
     def load_state_dict(self, state):
@@ -110,36 +154,42 @@ class Best:
 """
 
 
-def test_what_a_reward_remembers_goes_on_in_another_process(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(REMEMBERS)
+def test_what_a_reward_remembers_and_its_random_numbers_go_on_in_another_process(tmp_path: Path) -> None:
     rewards = [RewardConfig(fn="mine.py:Best"), RewardConfig(fn="rewards.asr:wer_reward")]
-    first, second = Scorer(rewards, tmp_path), Scorer(rewards, tmp_path)
-    first.score([sample("alpha")])
-    assert first.state() == {"Best": {"best": 5}}
-    second.load_state(first.state())
-    [scored] = second.score([sample("bravo")])
-    assert isinstance(scored.outcome, Scored)
-    assert scored.outcome.parts["Best"] == 0.0
-    for scorer in (first, second):
-        scorer.close()
+    with scorer(tmp_path, REMEMBERS, *rewards) as first, scorer(tmp_path, REMEMBERS, *rewards) as second:
+        first.score(packed("alpha"), MINUTE)
+        state = first.state()
+        assert state["Best"][0]["reward"] == {"best": 5}
+        second.load_state(state)
+        ours, theirs = (each.score(packed("bravo"), MINUTE).by_term[0] for each in (first, second))
+        assert ours == theirs
+        [answer] = ours
+        assert isinstance(answer, dict)
+        assert answer["value"] == 0.0
+
+
+def test_two_runs_with_one_seed_draw_the_same(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import random\nimport numpy as np\ndef draw(sample):\n    return random.random() + np.random.rand()\n"
+    )
+    drawn = []
+    for seed in (1, 1, 2):
+        with Scorer(terms_of([RewardConfig(fn="mine.py:draw")], tmp_path, seed=seed)) as made:
+            drawn.append(made.score(packed("a"), MINUTE).by_term)
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_state_that_is_not_plain_values_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(REMEMBERS.replace('return {"best": self.best}', "return {1, 2}"))
-    scorer = Scorer([RewardConfig(fn="mine.py:Best")], tmp_path)
-    with pytest.raises(RewardError, match=r"reward Best: state_dict\(\) must return plain JSON values"):
-        scorer.state()
-    scorer.close()
+    code = REMEMBERS.replace('return {"best": self.best}', "return {1, 2}")
+    said = pytest.raises(RewardError, match=r"reward Best: state_dict\(\) must return plain JSON values")
+    with scorer(tmp_path, code, RewardConfig(fn="mine.py:Best")) as made, said:
+        made.state()
 
 
-def reward(weight: float = 1.0) -> RewardFunction:
-    return RewardFunction(name="r", fn=lambda sample: 0.0, weight=weight)
-
-
-def test_a_sum_beyond_a_float_is_a_failure() -> None:
-    outcome = weighted_sum([reward(1000.0)], [1e308])
-    assert isinstance(outcome, Failed)
-    assert outcome.kind == "not_a_number"
+def test_gpus_are_shared_out_in_order() -> None:
+    assert shared_out(["4", "5", "6"], [0, 1, 0.5, 0.5, 1]) == ["", "4", "5", "5", "6"]
+    assert shared_out(["0", "1", "2", "3"], [2, 0, 2]) == ["0,1", "", "2,3"]
+    assert shared_out(["0"], [1 / 3] * 3) == ["0"] * 3
 
 
 ANYTHING = st.recursive(
@@ -170,18 +220,18 @@ def is_finite_number(value: Any) -> bool:
     return False
 
 
-@given(ANYTHING, st.floats(-1000, 1000))
-def test_only_finite_numbers_are_ever_scored(returned: Any, weight: float) -> None:
-    outcome = weighted_sum([reward(weight)], [read_answer(returned, "r")])
+@given(ANYTHING)
+def test_only_finite_numbers_are_ever_answers(returned: Any) -> None:
+    answer = read_answer(returned, "r")
     values = list(returned.values()) if isinstance(returned, dict) else [returned]
-    if isinstance(outcome, Scored):
+    if isinstance(answer, Failed):
+        assert not values or not all(is_finite_number(v) for v in values) or odd_names(returned)
+    else:
         assert values
         assert all(is_finite_number(value) for value in values)
-        assert math.isfinite(outcome.value)
-        assert list(outcome.parts.values()) == [float(value) for value in values]
-    else:
-        overflow = "beyond the range" in outcome.message
-        assert overflow or not values or not all(is_finite_number(v) for v in values) or odd_names(returned)
+        numbers = list(answer.values()) if isinstance(answer, dict) else [answer]
+        assert numbers == [float(value) for value in values]
+        assert all(type(number) is float and math.isfinite(number) for number in numbers)
 
 
 def odd_names(returned: Any) -> bool:
@@ -212,12 +262,12 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.slow
 def test_the_actor_scores_and_reports_a_bad_recipe_as_such(cluster: None, tmp_path: Path) -> None:
-    from rewards.worker import RewardWorker
+    def worker(fn: str) -> Any:
+        return RewardWorker.options(num_cpus=0.25).remote(terms_of([RewardConfig(fn=fn)], tmp_path), [], MINUTE)
 
-    good = RewardWorker.options(num_cpus=0.25).remote([RewardConfig(fn="rewards.asr:wer_reward")], str(tmp_path))
-    assert ray.get(good.ready.remote(), timeout=60) == ["wer_reward"]
-    [scored] = ray.get(good.score.remote([sample("alpha bravo")]), timeout=60)
-    assert scored.outcome == Scored(0.5, {"wer_reward": 0.5})
-    bad = RewardWorker.options(num_cpus=0.25).remote([RewardConfig(fn="gone.py:reward")], str(tmp_path))
+    good, bad = worker("rewards.asr:wer_reward"), worker("gone.py:reward")
+    ray.get(good.start.remote(), timeout=60)
+    assert ray.get(good.score.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == [[0.5]]
+    assert ray.get(good.evaluate.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == []
     with pytest.raises(RecipeError, match=r"rewards\[0\]\.fn is 'gone\.py:reward'"):
-        ray.get(bad.ready.remote(), timeout=60)
+        ray.get(bad.start.remote(), timeout=60)
