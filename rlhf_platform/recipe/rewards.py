@@ -1,0 +1,39 @@
+"""What can be said of a term of the reward by its keys alone."""
+
+import math
+import re
+
+from rlhf_platform.recipe.expressions import EvaluationError, parse
+from rlhf_platform.recipe.schema import Recipe, RewardConfig
+
+
+def reward_name(reward: RewardConfig) -> str:
+    """The name of a term in metrics, tables and gates: its own, else its function's, else the last part of its url."""
+    if reward.name or reward.fn:
+        return reward.name or reward.fn.rpartition(":")[2]
+    return re.split("[?#]", reward.url)[0].rstrip("/").rpartition("/")[2]
+
+
+def names_function(fn: str) -> bool:
+    """Whether `fn` has the form `package.module:name` or `file.py:name`."""
+    source, _, function = fn.rpartition(":")
+    return bool(source) and function.isidentifier()
+
+
+def weight_at(reward: RewardConfig, step: int) -> float:
+    """The factor of a term in an RL step, numbered from 1: its weight, times its schedule when it has one.
+
+    Raises `EvaluationError` when the schedule has no value there.
+    """
+    if not reward.schedule:
+        return reward.weight
+    weight = reward.weight * parse(reward.schedule).evaluate({"step": step})
+    if not math.isfinite(weight):
+        raise EvaluationError("beyond the range of a float")
+    return weight
+
+
+def reward_reservation(recipe: Recipe) -> tuple[float, float]:
+    """Cores and GPUs of one reward worker: its own, and those of its rewards."""
+    rewards = [*recipe.rewards, *recipe.evaluation.rewards]
+    return recipe.scoring.cpus + sum(r.cpus for r in rewards), sum(r.gpus for r in rewards)
