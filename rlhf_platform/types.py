@@ -55,12 +55,20 @@ class Sample:
     """Version of the weights that generated it; 0 is the warm start."""
 
 
+FAILURE_KINDS = ("timeout", "crashed", "raised", "not_a_number", "out_of_range", "wrong_shape", "unavailable")
+"""Why a reward may not have come out; docs/rewards.md says when each is meant."""
+
+
 @dataclass(frozen=True)
 class Scored:
-    """A reward that came out: the weighted total and each term before weighting."""
+    """A reward that came out: what is learnt from, and the numbers that it is made of."""
 
     value: float
     parts: Mapping[str, float]
+    """The numbers that the functions answered: `term`, or `term.part` of a dict."""
+    shaped: Mapping[str, float] = field(default_factory=dict)
+    """What stands for each term in the combination, before its weight: after shape, gate and normalisation. Terms
+    that nothing changes are left out."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Failed:
     """A reward that did not come out (law 2). It is never turned into a number."""
 
     kind: str
-    """timeout, raised, not_a_number, wrong_shape or crashed."""
+    """One of `FAILURE_KINDS`."""
     message: str
     term: str = ""
     """The reward that failed, by its name in the recipe."""

@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rewards.plugin import check_rewards, resolve
+from rewards.plugin import check_rewards, terms_of, written
 from rlhf_platform.data.manifest import check_durations, check_splits, read_manifest
 from rlhf_platform.errors import PlatformError, RecipeError
 from rlhf_platform.recipe.load import LoadedRecipe, read_recipe
+from rlhf_platform.recipe.rewards import names_function, reward_name
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.recipe.validate import (
     Problem,
     located,
-    names_function,
     origin,
     problems,
-    reward_name,
     uses_local_cluster,
 )
 
@@ -44,7 +43,8 @@ def load_checked(
 def _found(loaded: LoadedRecipe) -> list[str]:
     recipe = loaded.recipe
     found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded)]
-    pointing = [_checkpoint, _places, _port, _memory] if uses_local_cluster(recipe) else [_checkpoint]
+    pointing = [_checkpoint, _tokens]
+    pointing += [_places, _port, _memory] if uses_local_cluster(recipe) else []
     return found + [located(loaded, key, text) for check in pointing for key, text in check(recipe)]
 
 
@@ -62,10 +62,11 @@ def _rewards(loaded: LoadedRecipe) -> list[str]:
     for section, rewards in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards)):
         keys = [f"{section}[{index}].fn" for index in range(len(rewards))]
         sound = [
-            names_function(reward.fn) and key not in loaded.broken for key, reward in zip(keys, rewards, strict=True)
+            bool(reward.url) or (names_function(reward.fn) and key not in loaded.broken)
+            for key, reward in zip(keys, rewards, strict=True)
         ]
-        for key, reward, is_sound in zip(keys, rewards, sound, strict=True):
-            lines += _said_by(partial(resolve, reward.fn, loaded.base_dir, key)) if is_sound else []
+        for term, is_sound in zip(terms_of(rewards, loaded.base_dir, section), sound, strict=True):
+            lines += _said_by(partial(written, term)) if is_sound and not term.config.url else []
         names = [reward_name(reward) for reward in rewards]
         if not lines and all(sound) and len(set(names)) == len(names) > 0 and not loaded.broken:
             lines += _said_by(partial(check_rewards, rewards, loaded.base_dir, section))
@@ -99,6 +100,15 @@ def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
     elif not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
         # Otherwise a name on a hub; whether it is there, the run finds out.
         yield "backbone.path", "no such folder; give a folder or a hub name (owner/model)"
+
+
+def _tokens(recipe: Recipe) -> Iterator[Problem]:
+    """What a run here, or a submission from here, reads from the environment."""
+    for section, rewards in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards)):
+        for index, reward in enumerate(rewards):
+            if reward.url and reward.token_env and reward.token_env not in os.environ:
+                said = "that environment variable is not set; set it to the token of the server"
+                yield f"{section}[{index}].token_env", said
 
 
 def _places(recipe: Recipe) -> Iterator[Problem]:

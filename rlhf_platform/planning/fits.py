@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rlhf_platform.planning.actors import DRIVER, ActorMemory
 from rlhf_platform.planning.units import gib
+from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import Recipe
 
 LOCAL_STORE = 512 * 2**20
@@ -107,10 +108,13 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
     cores = [math.inf if capacity.cpus is None else capacity.cpus] * capacity.nodes
     gpus = [list(range(capacity.gpus)) for _ in range(capacity.nodes)]
     rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
-    wanted = [("rollout", i, rollout.cpus, rollout.gpus) for i in range(rollout.workers)]
+    wanted: list[tuple[str, int, float, int]] = []
+    wanted += [("rollout", i, rollout.cpus, rollout.gpus) for i in range(rollout.workers)]
     wanted += [("learner", i, learner.cpus, learner.gpus) for i in range(learner.workers)]
     places = []
-    for kind, index, cpus, gpu in [*wanted, *(("reward", i, scoring.cpus, 0) for i in range(scoring.workers))]:
+    of_rewards = reward_reservation(recipe)
+    wanted += [("reward", i, of_rewards[0], math.ceil(of_rewards[1])) for i in range(scoring.workers)]
+    for kind, index, cpus, gpu in wanted:
         found = next((n for n in range(capacity.nodes) if cores[n] >= cpus - 1e-9 and len(gpus[n]) >= gpu), None)
         place = Place(kind, index, found, None, cpus)
         if found is not None:

@@ -30,7 +30,7 @@ class RecipeFiles:
     rewards: Mapping[str, Path]
     """Each reward file and the Python files beside it: its path relative to the recipe, and where it lies here."""
     variables: tuple[str, ...]
-    """Names that the recipe reads from the environment."""
+    """Names that the recipe reads from the environment, those of tokens among them."""
     runs_dir: str
     cache_dir: str
     elsewhere: Mapping[str, str]
@@ -71,12 +71,13 @@ def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
             rewards |= {f"{target}/{path.name}": path for path in beside}
             holder["rewards"][index]["fn"] = f"{target}/{file.name}:{function}"
     text = OmegaConf.to_yaml(OmegaConf.create(tree))
+    tokens = [term.token_env for term in (*recipe.rewards, *recipe.evaluation.rewards) if term.token_env]
     elsewhere = {"data.manifest": recipe.data.manifest, "backbone.path": recipe.backbone.path}
     return RecipeFiles(
         name=recipe.name,
         recipe=text,
         rewards=rewards,
-        variables=tuple(dict.fromkeys(_VARIABLE.findall(text))),
+        variables=tuple(dict.fromkeys([*_VARIABLE.findall(text), *tokens])),
         runs_dir=tree["runs_dir"],
         cache_dir=tree["cache_dir"],
         elsewhere={key: path for key, path in elsewhere.items() if path and os.path.isabs(path)},

@@ -179,13 +179,20 @@ def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
     wrong = f"is {given}: expected {key.expected}"
     if key.section or key.item or (key.plain_types and isinstance(value, Mapping | list)):
         return wrong, value
-    if key.plain_item and not (isinstance(value, list) and all(isinstance(item, key.plain_item) for item in value)):
+    if key.plain_item and not (isinstance(value, list) and all(_is(key.plain_item, item) for item in value)):
         return wrong, value
     try:
         OmegaConf.merge(OmegaConf.structured(section), {key.name: _expanded(value)})
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, OverflowError):  # a whole number beyond the range of a float
         return wrong, value
     return "", value
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value is of a plain type: a whole number is a number, true is none."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _environment_mistake(value: Any) -> str:

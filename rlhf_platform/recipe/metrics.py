@@ -1,12 +1,35 @@
 """The metrics of an RL step by name, for what in a recipe names one. docs/run.md says what each is."""
 
+from collections.abc import Sequence
+
+from rlhf_platform.recipe.keys import nearest
+from rlhf_platform.types import FAILURE_KINDS
+
+HELDOUT = ("heldout_wer", "heldout_gap")
+"""Only in steps with an evaluation on the way."""
 METRICS = (
     "reward",
+    "reward_std",
+    "samples",
     "reward_failed",
+    "reward_retried",
+    "reward_cached",
+    "reward_restarted",
     "sample_wer",
+    "substitution_rate",
+    "deletion_rate",
+    "insertion_rate",
+    "insertion_deletion_balance",
+    "empty_rate",
+    "repeated_ngram_rate",
+    "evasive_rate",
+    "words_per_second",
+    "words_per_second_std",
     "completion_tokens",
+    "completion_tokens_std",
     "cut",
     "groups_with_spread",
+    "groups_dropped",
     "kl",
     "clip_fraction",
     "entropy",
@@ -17,11 +40,56 @@ METRICS = (
     "effective_sample_share",
     "weight_version",
     "probe_diff_max",
+    *HELDOUT,
     "seconds",
     "seconds/rollout",
     "seconds/reward",
     "seconds/update",
     "seconds/sync",
 )
-PER_TERM = ("reward/", "reward_failed/")
-"""Followed by the name of a reward (and of its part), or by a kind of failure."""
+_OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "seconds/reward/")
+_OF_PAIRS = "reward_correlation/"
+_OF_KINDS = "reward_failed/"
+PER_TERM = (*_OF_TERMS, _OF_PAIRS, _OF_KINDS)
+"""Followed by the name of a reward (and of its part), by two of them as `A~B`, or by a kind of failure."""
+
+
+def unknown_metric(name: str, terms: Sequence[str]) -> str:
+    """What is wrong with the name of a metric in a recipe whose rewards are `terms`; "" when nothing is.
+
+    Which parts a reward answers shows only as it answers, so any part of a known reward passes.
+    """
+    prefix = next((prefix for prefix in PER_TERM if name.startswith(prefix)), "")
+    rest = name.removeprefix(prefix)
+    if name in METRICS or (prefix in _OF_TERMS and _is_term(rest, terms)):
+        return ""
+    if prefix in _OF_TERMS:
+        return _no_reward(prefix, rest, terms)
+    if prefix == _OF_PAIRS:
+        return _unknown_pair(rest, terms)
+    if prefix == _OF_KINDS:
+        return "" if rest in FAILURE_KINDS else f"no failure of that kind; allowed {', '.join(FAILURE_KINDS)}"
+    near = nearest(name, METRICS)
+    hint = f"did you mean {near}?" if near else f"allowed {', '.join(METRICS)}, {', '.join(PER_TERM)}NAME"
+    return f"no metric of that name; {hint}"
+
+
+def _unknown_pair(pair: str, terms: Sequence[str]) -> str:
+    a, tilde, b = pair.partition("~")
+    if not tilde or a == b:
+        return f"it is of two rewards or parts; write {_OF_PAIRS}A~B"
+    for one, other in ((a, f"~{b}"), (b, f"~{a}")):
+        if not _is_term(one, terms):
+            return _no_reward(_OF_PAIRS, one, terms, other)
+    return "" if a < b else f"a pair is in alphabetical order; write {_OF_PAIRS}{b}~{a}"
+
+
+def _is_term(name: str, terms: Sequence[str]) -> bool:
+    return any(name == term or name.startswith(f"{term}.") for term in terms)
+
+
+def _no_reward(prefix: str, name: str, terms: Sequence[str], rest: str = "") -> str:
+    term, dot, part = name.partition(".")
+    near = nearest(term, terms)
+    hint = f"did you mean {prefix}{near}{dot}{part}{rest}?" if near else f"allowed {', '.join(terms)}"
+    return f"no reward is named {term!r}; {hint}"

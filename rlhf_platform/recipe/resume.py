@@ -15,11 +15,17 @@ _FREE = (
     "checkpoint",
     "monitors",
     "scoring.max_failure_rate",
+    "scoring.failure_window",
     "evaluation.bootstrap_samples",
     "evaluation.confidence",
     "evaluation.every",
 )
 """Where a run lives, how long it waits and what it keeps: none of it is in the policy."""
+_FREE_OF_A_REWARD = (
+    *("timeout", "retries", "concurrency", "batch_size", "on_failure", "max_memory", "recycle_after", "cpus", "gpus"),
+    *("cache", "token_env"),
+)
+"""How a reward is called, not what it says."""
 
 
 def may_change(key: str) -> bool:
@@ -29,7 +35,7 @@ def may_change(key: str) -> bool:
 
 def refused_changes(before: str, after: str, recipe: Recipe) -> list[str]:
     """One line per key that differs between two recipes as YAML and may not. `recipe`: the one after."""
-    old, new = (dict(flattened(OmegaConf.to_container(OmegaConf.create(text)))) for text in (before, after))
+    old, new = (_kept(dict(flattened(OmegaConf.to_container(OmegaConf.create(text))))) for text in (before, after))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not may_change(key)]
     lines = []
     for key in changed:
@@ -38,6 +44,14 @@ def refused_changes(before: str, after: str, recipe: Recipe) -> list[str]:
         why = "; learner.schedule=linear falls to 0 at the last step, which is decided" if key == "steps" else ""
         lines.append(f"{key} was {old.get(key)!r}, is {new.get(key)!r}: the run was begun with the first{why}")
     return lines
+
+
+def _kept(leaves: dict[str, Any]) -> dict[str, Any]:
+    """The leaves without the keys of rewards that may change."""
+    for section in ("rewards", "evaluation.rewards"):
+        rewards = leaves.get(section) or []
+        leaves[section] = [{k: v for k, v in each.items() if k not in _FREE_OF_A_REWARD} for each in rewards]
+    return leaves
 
 
 def flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -160,33 +160,86 @@ class RolloutConfig:
 
 @dataclass
 class RewardConfig:
-    """One term of the reward, a weighted sum."""
+    """One term of the reward: a function of yours, or a server that scores."""
 
-    fn: str = MISSING
-    """`package.module:name`, or `file.py:name` relative to the recipe (docs/rewards.md)."""
+    fn: str = ""
+    """`package.module:name`, or `file.py:name` relative to the recipe (docs/rewards.md). Give this or `url`."""
+    url: str = ""
+    """Address of a server that scores, as `https://host/score` (docs/reward_server.md)."""
+    token_env: str = ""
+    """Environment variable that holds the bearer token of the server at `url`; the token itself stands in no file."""
+    send_audio: bool = False
+    """Send the clip's bytes to `url` along with each sample: a server elsewhere cannot read a path."""
     name: str = ""
     """Name in metrics and tables; the function's name by default."""
     weight: float = key(1.0, at_least=-1000.0, at_most=1000.0)
-    """Factor of this term in the sum; negative for a penalty."""
+    """Factor of this term; negative for a penalty, 0 for a term that is logged, or that a gate asks, and not learnt."""
+    schedule: str = ""
+    """An expression of `step` that the weight is multiplied by, as `linear(step, 0, 100)`: a penalty that comes in
+    late, or a help that fades."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the function as keywords."""
     judge: str = ""
     """The model that the function asks for its opinion (a name, folder or URL); passed to it as keyword `judge`. What
     judges in training may not judge in the evaluation (law 8)."""
+    part: str = ""
+    """Of an answer that is a dict, the number that counts; the others are logged only. Empty: their sum counts."""
+    range: list[float] = field(default_factory=list)
+    """Lowest and highest number that can be right, as [0, 1]; another is `Failed(out_of_range)`. Empty: any."""
+    shape: str = ""
+    """An expression of the answer `x` that stands for it, as `exp(-2.5 x)`, `1 - tanh(3 x)`, `clip(x, 0, 1)` or
+    `linear(x, 0.2, 0.8)`."""
+    gate: dict[str, Any] = field(default_factory=dict)
+    """`{if: cer < 0.2, else: 0}`: the term counts while the condition on terms, as answered, holds; otherwise `else`
+    stands for it."""
     timeout: float = key(30.0, above=0.0)
-    """Seconds for one call (one sample, or the whole batch of a batched function); then it is `Failed(timeout)`."""
+    """Seconds for one call (one sample, or the whole batch of a batched function). Then its process is killed, and it
+    is `Failed(timeout)`."""
+    retries: int = key(0, at_least=0, at_most=10)
+    """Times that a call is made again after it was late, raised, died or found no server; alone, if in a batch."""
+    concurrency: int | None = key(None, at_least=1, at_most=1024)
+    """Calls at a time per reward worker: processes of a sync function, awaits in the one process of an async one. None:
+    1 and 32."""
+    batch_size: int | None = key(None, at_least=1)
+    """Samples in one call of a batched function; none: all that the worker was given, whole groups."""
+    on_failure: str = key("mask", choices=("mask", "abort"))
+    """`mask`: a sample without an answer is left out and counted; `abort`: it ends the run."""
+    max_memory: float = key(4.0, above=0.0)
+    """GiB that one process of this reward may hold; above it, it is killed and the call is `Failed(crashed)`."""
+    recycle_after: int = key(0, at_least=0)
+    """Calls after which a process is replaced by a fresh one, which bounds what leaks and takes up what the old one
+    remembered; 0 never."""
+    cpus: float = key(0.0, at_least=0.0)
+    """Cores reserved for this reward in each worker, beside `scoring.cpus`; its processes share them, and their threads
+    are set to match."""
+    gpus: float = key(0.0, at_least=0.0)
+    """GPUs reserved for this reward in each worker, parts of one allowed; its processes share them. With 0 they see
+    none."""
+    cache: bool = False
+    """Answer a completion of a prompt that was met before as then, for a function that always answers alike and asks no
+    log-probs: completions repeat as a policy grows sure."""
 
 
 @dataclass
 class ScoringConfig:
-    """The reward workers."""
+    """The reward workers, and how the terms become one number."""
 
     workers: int = key(1, at_least=1)
-    """Processes that call the reward functions."""
+    """Actors, each with processes of its own for the reward functions."""
     cpus: float = key(0.25, above=0.0)
     """Cores per worker. Verifiable rewards need little; below 1 a core is shared with other light actors."""
     max_failure_rate: float = key(0.1, at_least=0.0, at_most=1.0)
-    """Share of a step's samples that may fail before the run stops."""
+    """Share of the samples of the last `failure_window` steps that may have no reward before the run stops."""
+    failure_window: int = key(4, at_least=1, at_most=1000)
+    """RL steps that `max_failure_rate` looks back over: one bad minute of a server does not end a run."""
+    combine: str = key("sum", choices=("sum", "product", "min", "harmonic_mean"))
+    """How terms become one: `sum` of weight times term; `product` of each term to the power of its weight; `min` of
+    weight times term; `harmonic_mean`, weighted. The last three let no term make up for another."""
+    normalize: str = key("none", choices=("none", "terms", "total"))
+    """Subtract the mean of the group and divide by its spread: `terms`, each term before its weight, so that none
+    drowns another (GLM-TTS; GDPO 2601.05242); `total`, their combination."""
+    gate: dict[str, Any] = field(default_factory=dict)
+    """As `rewards[].gate`, for the combination: `{if: cer < 0.2, else: 0}`."""
 
 
 @dataclass
@@ -278,6 +331,9 @@ class MonitorConfig:
     """Trips when the metric is larger. Give this or `below`."""
     below: float | None = None
     """Trips when the metric is smaller."""
+    baseline: int = key(0, at_least=0)
+    """Steps at the start of the run whose mean the limit is a share of: with 5 and `below: 0.5` it trips at half of
+    what the first five steps had. 0: the limit is the metric's own."""
     for_steps: int = key(1, at_least=1)
     """Steps in a row past the limit before it trips: one noisy step is no trend."""
     action: str = key("stop", choices=("warn", "stop"))

@@ -3,18 +3,20 @@
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from rlhf_platform.recipe import validate_rewards
+from rlhf_platform.recipe.algorithms import DAPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.metrics import METRICS, PER_TERM
-from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe, RewardConfig
+from rlhf_platform.recipe.metrics import HELDOUT, unknown_metric
+from rlhf_platform.recipe.rewards import reward_name
+from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe
 
 AUDIO_TOKENS_PER_SECOND = 13
 """Positions that one second of audio takes in the tiny backbone's decoder."""
@@ -55,17 +57,6 @@ def origin(loaded: LoadedRecipe, key: str) -> str:
     while key and key not in loaded.origins:
         key = re.sub(r"(\.|^)[^.\[]*$|\[\d+\]$", "", key)
     return loaded.origins.get(key, "the default")
-
-
-def reward_name(reward: RewardConfig) -> str:
-    """The name of a reward in metrics and tables: its own, else its function's."""
-    return reward.name or reward.fn.rpartition(":")[2]
-
-
-def names_function(fn: str) -> bool:
-    """Whether `fn` has the form `package.module:name` or `file.py:name`."""
-    source, _, function = fn.rpartition(":")
-    return bool(source) and function.isidentifier()
 
 
 def uses_local_cluster(recipe: Recipe) -> bool:
@@ -111,41 +102,6 @@ def _backbone(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def _rewards(recipe: Recipe) -> Iterator[Problem]:
-    if not recipe.rewards:
-        yield "rewards", "at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"
-    elif all(reward.weight == 0 for reward in recipe.rewards):
-        yield "rewards[0].weight", "and so in every reward: nothing would be learnt; give one another weight"
-    for section, rewards in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards)):
-        for index, reward in enumerate(rewards):
-            if not names_function(reward.fn):
-                yield f"{section}[{index}].fn", "expected package.module:name or file.py:name"
-        names = list(map(reward_name, rewards))
-        for name, count in Counter(names).items():
-            if count > 1:
-                last = len(names) - 1 - names[::-1].index(name)
-                key = "name" if rewards[last].name else "fn"
-                said = f"{count} rewards are named {name!r} in metrics; set {section}[{last}].name to tell them apart"
-                yield f"{section}[{last}].{key}", said
-
-
-def _judges(recipe: Recipe) -> Iterator[Problem]:
-    """Law 8."""
-    training = {_same(reward.judge): index for index, reward in enumerate(recipe.rewards) if reward.judge}
-    for index, reward in enumerate(recipe.evaluation.rewards):
-        if reward.judge and _same(reward.judge) in training:
-            yield (
-                f"evaluation.rewards[{index}].judge",
-                f"rewards[{training[_same(reward.judge)]}] trains on the same judge, and what is trained to please it "
-                "is not measured by it; name a judge of another family",
-            )
-
-
-def _same(judge: str) -> str:
-    """A judge under its spellings: a hub name's case, a folder's or URL's last slash."""
-    return os.path.normpath(judge).casefold()
-
-
 def _sampling(recipe: Recipe) -> Iterator[Problem]:
     if recipe.rollout.top_p < 1:
         said = "only 1 is allowed, a cut tail is not the distribution that is learnt; lower rollout.temperature instead"
@@ -175,15 +131,22 @@ def _lora(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _monitors(recipe: Recipe) -> Iterator[Problem]:
+    terms = [*map(reward_name, recipe.rewards), *(["overlong"] if isinstance(recipe.algorithm, DAPO) else [])]
     for index, monitor in enumerate(recipe.monitors):
-        known = monitor.metric in METRICS or monitor.metric.startswith(PER_TERM)
-        if not known:
-            near = nearest(monitor.metric, METRICS)
-            hint = f"did you mean {near}?" if near else f"allowed {', '.join(METRICS)}, {', '.join(PER_TERM)}NAME"
-            yield f"monitors[{index}].metric", f"no metric of that name; {hint}"
+        unknown = unknown_metric(monitor.metric, terms)
+        if unknown:
+            yield f"monitors[{index}].metric", unknown
+        elif monitor.metric in HELDOUT and recipe.evaluation.every == 0:
+            said = "evaluation.every is 0, so no step has it; set evaluation.every, for example to 10"
+            yield f"monitors[{index}].metric", said
         if (monitor.above is None) == (monitor.below is None):
             other = "neither" if monitor.above is None else "both"
             yield f"monitors[{index}].above", f"{other} of above and below are given; give one of them"
+        for side in ("above", "below"):
+            limit = getattr(monitor, side)
+            if monitor.baseline > 0 and limit is not None and limit <= 0:
+                said = f"with baseline={monitor.baseline} it is a share of what the start had; allowed above 0"
+                yield f"monitors[{index}].{side}", said
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
@@ -232,12 +195,16 @@ def _cores(recipe: Recipe) -> Iterator[Problem]:
             )
     for kind, what in (("cpus", "cores"), ("gpus", "GPUs")):
         each = [(part.workers, getattr(part, kind)) for part in (rollout, learner)]
-        needed = sum(workers * count for workers, count in each)
+        scored = sum(getattr(reward, kind) for reward in (*recipe.rewards, *recipe.evaluation.rewards))
+        needed = math.ceil(sum(workers * count for workers, count in each) + recipe.scoring.workers * scored)
         if needed > getattr(cluster, kind):
+            kept = f"rollout keeps {each[0][0]} x {each[0][1]} {what} and learner {each[1][0]} x {each[1][1]}"
+            kept += f", the rewards {recipe.scoring.workers} x {scored:g}" if scored else ""
+            of = "any of them" if scored else "either"
             yield (
                 f"cluster.{kind}",
-                f"rollout keeps {each[0][0]} x {each[0][1]} {what} and learner {each[1][0]} x {each[1][1]}, together "
-                f"{needed}; raise it to {needed}, lower workers or {kind} of either, or name a cluster.address",
+                f"{kept}, together {needed}; raise it to {needed}, lower workers or {kind} of {of}, or name a "
+                "cluster.address",
             )
 
 
@@ -269,14 +236,16 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_address, ("cluster.address",)),
     (_data, ("data.",)),
     (_backbone, ("backbone.adapter", "backbone.build", "backbone.path")),
-    (_rewards, ("rewards", "evaluation.rewards")),
-    (_judges, ("rewards", "evaluation.rewards")),
+    (validate_rewards.sources, ("rewards", "evaluation.rewards")),
+    (validate_rewards.algebra, ("rewards", "scoring.combine", "scoring.normalize", "steps")),
+    (validate_rewards.measuring, ("evaluation.rewards",)),
+    (validate_rewards.judges, ("rewards", "evaluation.rewards")),
     (_sampling, ("rollout.",)),
     (_lora, ("align.lora", "sft.lora", "learner.lora", "learner.freeze_encoder")),
-    (_monitors, ("monitors",)),
+    (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),
-    (_cores, ("rollout.", "learner.", "align.", "sft.", "cluster.")),
+    (_cores, ("rollout.", "learner.", "align.", "sft.", "cluster.", "scoring.", "rewards", "evaluation.rewards")),
     (_tiny, ("backbone.", "rollout.max_new_tokens")),
 )
 """Each check, and the keys that it reads: while one of them is wrong it would speak of what nobody wrote."""
@@ -291,5 +260,16 @@ def describe(loaded: LoadedRecipe) -> str:
     return (
         f"{recipe.name}: {align}{recipe.sft.steps} steps of warm start, then {recipe.steps} steps of "
         f"{recipe.algorithm.type} on {samples} samples ({recipe.rollout.prompts_per_step} prompts x "
-        f"{recipe.algorithm.group_size}), reward {rewards}"
+        f"{recipe.algorithm.group_size}), reward {rewards}{_too_short_for(recipe)}"
     )
+
+
+def _too_short_for(recipe: Recipe) -> str:
+    """The monitors that cannot trip before the run ends; not refused, for a smoke run is short on purpose."""
+    evaluations = math.ceil(recipe.steps / recipe.evaluation.every) if recipe.evaluation.every else 0
+    names = [
+        monitor.metric
+        for monitor in recipe.monitors
+        if monitor.baseline + monitor.for_steps > (evaluations if monitor.metric in HELDOUT else recipe.steps)
+    ]
+    return f"; too short for its monitors of {', '.join(dict.fromkeys(names))}" if names else ""

@@ -68,6 +68,18 @@ def test_a_list_of_words_is_read_and_replaced_as_a_whole(monkeypatch: pytest.Mon
     assert recipe.learner.lora.targets == ["v_proj"]
 
 
+def test_a_whole_number_is_a_number_in_a_list_too() -> None:
+    assert load("name: a\nrewards: [{fn: 'a:b', range: [0, 1.5]}]\n").recipe.rewards[0].range == [0.0, 1.5]
+    assert refusals("name: a\nrewards: [{fn: 'a:b', range: [0, true]}]\n") == [
+        "rewards[0].range is [0, True]: expected a list of a number (r.yaml:2)"
+    ]
+    assert len(refusals("name: a\nlearner: {lora: {targets: [1]}}\n")) == 1
+    huge = "1" + 400 * "0"
+    assert refusals(f"name: a\nrewards: [{{fn: 'a:b', weight: {huge}}}]\n") == [
+        f"rewards[0].weight is {huge}: expected a number (r.yaml:2)"
+    ]
+
+
 def test_two_files_may_extend_the_same_third() -> None:
     write("root.yaml", "seed: 5\n")
     write("left.yaml", "extends: root.yaml\n")
