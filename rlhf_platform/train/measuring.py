@@ -1,56 +1,46 @@
 """What the samples of a step, or of an evaluation, amount to."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
 
-from rewards.asr import word_errors
-from rlhf_platform.errors import RewardError
-from rlhf_platform.evaluation.wer import total
-from rlhf_platform.types import Failed, Scored, ScoredSample, StopReason
+from rlhf_platform.train.spread import deviation, mean, spread_metrics, values_by_name
+from rlhf_platform.train.transcripts import transcript_metrics
+from rlhf_platform.types import Scored, ScoredSample, StopReason
 
-
-def check_failures(scored: Sequence[ScoredSample], max_rate: float) -> None:
-    """Raise RewardError when more than `max_rate` of the samples have no reward, saying which and why."""
-    failures = [s.outcome for s in scored if isinstance(s.outcome, Failed)]
-    if len(failures) <= max_rate * len(scored):
-        return
-    found = Counter((f.term, f.kind) for f in failures)
-    kinds = ", ".join(f"{n} {term}: {kind}" for (term, kind), n in found.items())
-    raise RewardError(
-        f"rewards: {len(failures)} of {len(scored)} samples failed ({kinds}), "
-        f"scoring.max_failure_rate is {max_rate:g}; the first said: {failures[0].message}"
-    )
+GAP_STEPS = 5
+"""Steps whose mean reward stands for the start, and for now, in `heldout_gap`: prompts differ from step to step."""
 
 
 def sample_metrics(scored: Sequence[ScoredSample]) -> dict[str, float]:
-    """Means over the step's samples: reward and its terms, WER, length, and what was not scored or cut."""
+    """The step's samples in numbers (docs/run.md): reward and its terms, word errors, pace, length.
+
+    What a step has no samples for is NaN, as `reward` where every reward failed, or left out where it is optional:
+    pace without durations, a correlation without spread.
+    """
     outcomes = [s.outcome for s in scored if isinstance(s.outcome, Scored)]
-    kinds = Counter(s.outcome.kind for s in scored if isinstance(s.outcome, Failed))
-    errors = total(word_errors(s.sample.prompt.reference, s.sample.text, s.sample.prompt.language) for s in scored)
+    lengths = [len(s.sample.tokens) for s in scored]
     return {
-        "reward": _mean([o.value for o in outcomes]),
-        **{f"reward/{name}": _mean(values) for name, values in _parts(scored).items()},
-        **{f"reward_failed/{kind}": float(n) for kind, n in kinds.items()},
-        "reward_failed": float(len(scored) - len(outcomes)),
-        "sample_wer": errors.wer,
-        "completion_tokens": _mean([len(s.sample.tokens) for s in scored]),
-        "cut": _mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),
+        "reward": mean([o.value for o in outcomes]),
+        **spread_metrics(outcomes),
+        **transcript_metrics([s.sample for s in scored]),
+        "completion_tokens": mean(lengths),
+        "completion_tokens_std": deviation(lengths),
+        "cut": mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),
     }
 
 
 def heldout_means(scored: Sequence[ScoredSample]) -> dict[str, float]:
     """Mean of each term of `evaluation.rewards` over the held-out samples that it could score, as `heldout/NAME`."""
-    return {f"heldout/{name}": _mean(values) for name, values in _parts(scored).items()}
+    parts = [s.outcome.parts for s in scored if isinstance(s.outcome, Scored)]
+    return {f"heldout/{name}": mean(values) for name, values in values_by_name(parts).items()}
 
 
-def _parts(scored: Sequence[ScoredSample]) -> dict[str, list[float]]:
-    parts: dict[str, list[float]] = {}
-    for sample in scored:
-        if isinstance(sample.outcome, Scored):
-            for name, value in sample.outcome.parts.items():
-                parts.setdefault(name, []).append(value)
-    return parts
+def heldout_gap(history: Sequence[Mapping[str, float]], wer_before: float) -> float:
+    """By how much the reward has grown more than the held-out accuracy: large where what is learnt pays and is no use.
 
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    The growth of the mean reward from the first to the latest GAP_STEPS steps, less the fall of the WER on held-out
+    clips since before RL, both shares. `history`: the metrics of the steps so far, the latest with its `heldout_wer`.
+    """
+    rewards = [m["reward"] for m in history if isfinite(m["reward"])]
+    growth = mean(rewards[-GAP_STEPS:]) - mean(rewards[:GAP_STEPS])
+    return growth - (wer_before - history[-1]["heldout_wer"])
