@@ -1,5 +1,6 @@
 """What a person sees: live bars on a terminal, plain lines elsewhere."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -93,7 +94,9 @@ class Display:
 def step_numbers(metrics: Mapping[str, float]) -> str:
     """The numbers of an RL step that a person asks for, on one line."""
     phases = " ".join(
-        f"{name.removeprefix('seconds/')} {value:.1f}" for name, value in metrics.items() if name.startswith("seconds/")
+        f"{name.removeprefix('seconds/')} {value:.1f}"
+        for name, value in metrics.items()
+        if re.fullmatch("seconds/[a-z]+", name)
     )
     return (
         f"reward {metrics['reward']:.3f}  WER {100 * metrics['sample_wer']:.1f} %  KL {metrics['kl']:.4f}  "

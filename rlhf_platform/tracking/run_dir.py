@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from rlhf_platform.errors import RunError
 from rlhf_platform.tracking.history import read_metrics
+from rlhf_platform.types import Failed, ScoredSample
 
 
 class RunDir:
@@ -22,6 +23,7 @@ class RunDir:
     status.json   state (running, finished, failed, interrupted), phase, step, process: current at any time
     metrics.jsonl one JSON object a step
     prompts.jsonl the prompts that each step drew
+    failures.jsonl the samples that have no reward, and why
     """
 
     def __init__(self, path: Path, status: Mapping[str, Any]) -> None:
@@ -55,7 +57,8 @@ class RunDir:
         """Take out what was written of the steps after `step`. `steps`: that the run is to take."""
         self._status |= {"step": step, "steps": steps}
         self._rewrite("metrics.jsonl", [row for row in self.history() if row["step"] <= step])
-        self._rewrite("prompts.jsonl", [row for row in _rows(self.path / "prompts.jsonl") if row["step"] <= step])
+        for name in ("prompts.jsonl", "failures.jsonl"):
+            self._rewrite(name, [row for row in _rows(self.path / name) if row["step"] <= step])
 
     def release(self) -> None:
         """Let another process have the folder."""
@@ -70,9 +73,13 @@ class RunDir:
         self._status |= changes | {"updated": time.time()}
         self.write("status.json", json.dumps(self._status, indent=1))
 
-    def step(self, step: int, metrics: Mapping[str, float], prompts: Sequence[str]) -> None:
-        """Append a step to metrics.jsonl and prompts.jsonl. `prompts`: ids of those it drew."""
+    def step(
+        self, step: int, metrics: Mapping[str, float], prompts: Sequence[str], failed: Sequence[ScoredSample] = ()
+    ) -> None:
+        """Append a step to metrics.jsonl, prompts.jsonl and failures.jsonl. `prompts`: ids of those it drew."""
         self._append("prompts.jsonl", {"step": step, "prompts": list(prompts)})
+        for scored in failed:
+            self._append("failures.jsonl", {"step": step, **_failure(scored)})
         self._append("metrics.jsonl", {"step": step, "time": time.time(), **metrics})
 
     def history(self) -> list[dict[str, Any]]:
@@ -103,6 +110,21 @@ class RunDir:
 def portable(recipe: str, folder: Path) -> str:
     """A recipe as YAML whose paths in the run's folder are relative to it, so that the folder may be moved."""
     return recipe.replace(f"{folder}/", "")
+
+
+def _failure(scored: ScoredSample) -> dict[str, Any]:
+    """What a person needs to find out why."""
+    sample, outcome = scored.sample, scored.outcome
+    assert isinstance(outcome, Failed)
+    return {
+        "reward": outcome.term,
+        "kind": outcome.kind,
+        "message": outcome.message,
+        "prompt": sample.prompt.id,
+        "audio": sample.prompt.audio,
+        "reference": sample.prompt.reference,
+        "text": sample.text,
+    }
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlhf_platform.errors import ClusterError, WaitTimeout
+from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe
 from rlhf_platform.train import PROCESS_ENVIRONMENT
 
@@ -98,14 +99,14 @@ class Placement:
     group: PlacementGroup
     recipe: Recipe
 
-    def options(self, bundle: int, cpus: float, gpus: int = 0) -> dict[str, Any]:
+    def options(self, bundle: int, cpus: float, gpus: float = 0) -> dict[str, Any]:
         """Options of the actor in `bundle`: its cores, threads to match them, and its GPUs."""
         return actor_options(cpus, gpus) | {
             "scheduling_strategy": PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=bundle)
         }
 
 
-def actor_options(cpus: float, gpus: int = 0) -> dict[str, Any]:
+def actor_options(cpus: float, gpus: float = 0) -> dict[str, Any]:
     """Ray options of an actor that computes on exactly the cores and GPUs that it reserves."""
     threads = str(max(1, int(cpus)))
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
@@ -136,11 +137,11 @@ def bundles_of(recipe: Recipe) -> list[dict[str, float]]:
     return (
         [_bundle(rollout.cpus, rollout.gpus)] * rollout.workers
         + [_bundle(learner.cpus, learner.gpus)] * learner.workers
-        + [_bundle(scoring.cpus, 0)] * scoring.workers
+        + [_bundle(*reward_reservation(recipe))] * scoring.workers
     )
 
 
-def _bundle(cpus: float, gpus: int) -> dict[str, float]:
+def _bundle(cpus: float, gpus: float) -> dict[str, float]:
     return {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
 
 

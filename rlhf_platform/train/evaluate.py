@@ -41,7 +41,9 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
             folder.status(phase="evaluate")
             samples = rollouts.greedy(prompts)
             result = evaluate(checkpoint, prompts, [sample.text for sample in samples])
-            terms = heldout_means(rewards.score(samples)) | heldout_means(rewards.evaluate(samples))
+            terms = heldout_means(rewards.score(samples, loaded.recipe.steps)[0]) | heldout_means(
+                rewards.evaluate(samples)
+            )
         _report(loaded, model, result, terms, folder, display)
     return folder.path
 

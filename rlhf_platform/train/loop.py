@@ -1,5 +1,6 @@
 """The RL loop: rollout, reward, advantage, update, sync."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,10 +15,24 @@ from rlhf_platform.learner.objective import advantages_in_groups
 from rlhf_platform.recipe.algorithms import DAPO, AlgorithmConfig
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
-from rlhf_platform.train.measuring import check_failures, sample_metrics
+from rlhf_platform.train.failures import FailureWindow, failure_metrics
+from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
-from rlhf_platform.types import Prompt, Scored, ScoredSample, StopReason
+from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, StopReason
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a step has to learn from."""
+
+    prompts: Sequence[Prompt]
+    """All that were drawn."""
+    samples: Sequence[ScoredSample]
+    """Whole groups, as many prompts as the recipe says."""
+    failed: Sequence[ScoredSample]
+    """All that have no reward, also of groups that were not kept."""
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -26,60 +41,73 @@ class StepResult:
 
     step: int
     prompts: Sequence[Prompt]
-    """All that were drawn."""
-    samples: Sequence[ScoredSample]
+    failed: Sequence[ScoredSample]
     metrics: Mapping[str, float]
 
 
 def rl_steps(
-    recipe: Recipe, team: Team, sampler: PromptSampler, probe: Sequence[Prompt], done: int = 0
+    recipe: Recipe,
+    team: Team,
+    sampler: PromptSampler,
+    probe: Sequence[Prompt],
+    done: int = 0,
+    history: Sequence[Mapping[str, float]] = (),
 ) -> Iterator[StepResult]:
     """Run the steps after `done`, up to `recipe.steps`; rollout and learner hold the same weights, version `done`.
 
-    All that a step depends on is the actors' state, the sampler's, and its number.
+    All that a step depends on is the actors' state, the sampler's, its number, and whether rewards failed in the steps
+    before (`history`: their metrics).
     """
+    failures = FailureWindow(recipe, history)
     for step in range(done + 1, recipe.steps + 1):
         clock = PhaseClock()
-        drawn, scored, spread = collect(recipe, team, sampler, step, clock)
-        advantages = advantages_of(scored, recipe.algorithm)
+        got = collect(recipe, team, sampler, step, clock, failures)
+        advantages = advantages_of(got.samples, recipe.algorithm)
         with clock.phase("update"):
             metrics = team.learners.train(advantages)
         with clock.phase("sync"):
             proof = sync(team.learners, team.rollouts, step, probe, recipe.backbone.dtype)
-        metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference, "groups_with_spread": spread}
-        yield StepResult(step, drawn, scored, sample_metrics(scored) | metrics | clock.seconds())
+        metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
+        # What `collect` counted is of all samples, also of groups that were not kept.
+        said = sample_metrics(got.samples) | got.metrics | metrics | clock.seconds()
+        yield StepResult(step, got.prompts, got.failed, said)
 
 
 def collect(
-    recipe: Recipe, team: Team, sampler: PromptSampler, step: int, clock: PhaseClock
-) -> tuple[list[Prompt], list[ScoredSample], float]:
-    """The prompts that a step draws, its scored samples, and the share of the prompts whose rewards have spread.
+    recipe: Recipe, team: Team, sampler: PromptSampler, step: int, clock: PhaseClock, failures: FailureWindow
+) -> Collected:
+    """A step's scored samples.
 
-    DAPO draws again, up to `algorithm.max_rounds` times, while too few prompts have; those without then only fill the
-    step up. Raises RewardError when too many rewards fail.
+    DAPO draws again, up to `algorithm.max_rounds` times, while too few prompts have rewards with spread; those without
+    then only fill the step up. Raises RewardError when too many rewards fail.
     """
     algorithm, wanted = recipe.algorithm, recipe.rollout.prompts_per_step
     rounds = algorithm.max_rounds if isinstance(algorithm, DAPO) else 1
     drawn: list[Prompt] = []
     groups: list[list[ScoredSample]] = []
     teaches: list[bool] = []
+    work: Counter[str] = Counter()
+    failures.new_step()
     for number in range(rounds):
         prompts = sampler.next()
         with clock.phase("rollout"):
             samples = team.rollouts.sample(prompts, seed=(recipe.seed * 1_000_003 + step) * rounds + number)
         with clock.phase("reward"):
-            scored = team.rewards.score(samples)
-            check_failures(scored, recipe.scoring.max_failure_rate)
+            scored, worked = team.rewards.score(samples, step, algorithm.group_size)
+        failures.check(scored)
         drawn += prompts
         groups += [scored[i : i + algorithm.group_size] for i in range(0, len(scored), algorithm.group_size)]
         teaches += has_spread(*rewards_of(scored, algorithm.group_size)).tolist()
+        work.update(worked)
         if sum(teaches) >= wanted:
             break
     best = sorted(range(len(groups)), key=lambda group: not teaches[group])[:wanted]
     kept = list(chain.from_iterable(groups[group] for group in sorted(best)))
     if isinstance(algorithm, DAPO):
         kept = penalised(kept, recipe.rollout.max_new_tokens, algorithm.overlong_share)
-    return drawn, kept, sum(teaches) / len(teaches)
+    everything = list(chain.from_iterable(groups))
+    metrics = failure_metrics(everything, algorithm.group_size) | {"groups_with_spread": sum(teaches) / len(teaches)}
+    return Collected(drawn, kept, [s for s in everything if isinstance(s.outcome, Failed)], metrics | work)
 
 
 def penalised(scored: Sequence[ScoredSample], max_new_tokens: int, overlong_share: float) -> list[ScoredSample]:
@@ -103,9 +131,13 @@ def rewards_of(scored: Sequence[ScoredSample], group_size: int) -> tuple[Tensor,
 
 
 def advantages_of(scored: Sequence[ScoredSample], algorithm: AlgorithmConfig) -> list[TrainSample]:
-    """Advantages within each group of consecutive `group_size` samples; a failed sample counts nowhere (law 2)."""
+    """Advantages within each group of consecutive `group_size` samples; a failed sample counts nowhere (law 2).
+
+    Nor does the one sample that a group may be left with: it has nothing to be compared with.
+    """
     rewards, counts = rewards_of(scored, algorithm.group_size)
     advantages = advantages_in_groups(algorithm, rewards, counts)
+    counts = counts & (counts.sum(-1, keepdim=True) > 1)
     return [
         TrainSample(s.sample, float(advantage), bool(count))
         for s, advantage, count in zip(scored, advantages.flatten(), counts.flatten(), strict=True)

@@ -22,7 +22,7 @@ from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.checkpointing import restore, save, score, started_from
 from rlhf_platform.train.cluster import cluster, placed
 from rlhf_platform.train.loop import rl_steps
-from rlhf_platform.train.measuring import heldout_means
+from rlhf_platform.train.measuring import heldout_gap, heldout_means
 from rlhf_platform.train.monitors import check_monitors
 from rlhf_platform.train.prepare import prepare_data, prepare_model
 from rlhf_platform.train.sync import TOLERANCE, sync
@@ -107,7 +107,7 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
         folder.status(phase="evaluate before")
         before = _first_evaluation(run, team, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
-        train(run, team, sampler, data.evaluation, probe, done, origin)
+        train(run, team, sampler, data.evaluation, probe, done, origin, before.total.wer)
         after = before
         if recipe.steps:
             folder.status(phase="evaluate after")
@@ -131,20 +131,23 @@ def train(
     probe: Sequence[Prompt],
     done: int,
     origin: Mapping[str, str],
+    wer_before: float,
 ) -> None:
     """The RL steps after `done`, each written down, watched and, where the recipe says so, evaluated and kept.
 
-    `origin`: what a checkpoint says of where the run comes from. Raises MonitorError.
+    `origin`: what a checkpoint says of where the run comes from. `wer_before`: held-out, before RL. Raises
+    MonitorError.
     """
     recipe, folder = run.recipe, run.folder
     history: list[Mapping[str, float]] = [*folder.history()]
     with run.display.phase("RL step", recipe.steps, done) as phase:
-        for result in rl_steps(recipe, team, sampler, probe, done):
+        for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
                 metrics["heldout_wer"] = _evaluate(run, f"step {step}", team, heldout, step).total.wer
+                metrics["heldout_gap"] = heldout_gap([*history, metrics], wer_before)
             history.append(metrics)
-            folder.step(step, metrics, [prompt.id for prompt in result.prompts])
+            folder.step(step, metrics, [prompt.id for prompt in result.prompts], result.failed)
             folder.status(step=step)
             run.wandb.metrics(step, metrics)
             phase.update(step, step_numbers(metrics), always=True)
@@ -195,7 +198,7 @@ def _evaluate(run: RunContext, label: str, team: Team, prompts: Sequence[Prompt]
     run.folder.write(f"evaluation_{name}.json", result.to_json())
     measured = heldout_means(team.rewards.evaluate(samples))
     run.wandb.metrics(step, {"heldout_wer": result.total.wer, **measured})
-    run.wandb.samples(step, f"heldout_{name}", team.rewards.score(samples))
+    run.wandb.samples(step, f"heldout_{name}", team.rewards.score(samples, step)[0])
     terms = "".join(f", {term} {value:.4g}" for term, value in measured.items())
     run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
     return result

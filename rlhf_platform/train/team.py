@@ -1,20 +1,32 @@
 """The RL actors of a run, called as one: `Rollouts`, `Learners`, `Rewards`. Each call is a bounded wait."""
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from rewards.algebra import combine
+from rewards.answers import Answer
+from rewards.batch import InputBatch, PackedBatch
+from rewards.plugin import terms_of
+from rewards.score import Answers
 from rewards.worker import RewardWorker
+from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner.learner import Rendezvous, TrainSample
 from rlhf_platform.learner.worker import LearnerWorker
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.schema import ClusterConfig, Recipe
+from rlhf_platform.recipe.rewards import reward_reservation
+from rlhf_platform.recipe.schema import ClusterConfig, Recipe, RewardConfig, ScoringConfig
 from rlhf_platform.train.cluster import Placement
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.types import Prompt, Sample, ScoredSample
 from rollout.engine import SamplingSettings
 from rollout.worker import RolloutWorker
+
+_SCORING_SHARE = 0.9
+"""Of `cluster.step_timeout`. What is not scored by then has failed, and the failure names its reward."""
 
 
 class Team:
@@ -174,28 +186,73 @@ class Learners(_Workers):
 
 
 class Rewards(_Workers):
-    """All reward workers: samples are dealt out among them."""
+    """All reward workers: samples are dealt out among them, whole groups to one; their answers are combined here."""
 
     def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Iterator[int]) -> None:
-        recipe = loaded.recipe
-        options = [placement.options(next(bundles), recipe.scoring.cpus) for _ in range(recipe.scoring.workers)]
-        arguments = list(recipe.rewards), list(recipe.evaluation.rewards), str(loaded.base_dir)
+        """Raises RecipeError when a `token_env` names a variable that is not set."""
+        recipe = self._recipe = loaded.recipe
+        cpus, gpus = reward_reservation(recipe)
+        options = [placement.options(next(bundles), cpus, gpus) for _ in range(recipe.scoring.workers)]
+        tokens = tokens_of([*recipe.rewards, *recipe.evaluation.rewards])
+        terms = [
+            terms_of(configs, loaded.base_dir, section, recipe.seed, tokens)
+            for section, configs in (("rewards", recipe.rewards), ("evaluation.rewards", recipe.evaluation.rewards))
+        ]
+        arguments = (*terms, recipe.cluster.start_timeout)
         super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, arguments)
 
     def ready(self) -> None:
         self._all("start", "load the rewards", timeout=self._timeouts.start_timeout)
 
-    def score(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        """Each sample with its outcome by `rewards`, in order."""
-        return list(chain.from_iterable(self._each("score", self._deal(samples), "score")))
+    def score(
+        self, samples: Sequence[Sample], step: int, group_size: int | None = None
+    ) -> tuple[list[ScoredSample], Counter[str]]:
+        """Each sample with its outcome by `rewards`, in order, and what that took (`rewards.score.Answers.work`).
+
+        `group_size`: of consecutive samples of one prompt; none: outcomes are not normalised in groups.
+        """
+        answers, work = self._asked("score", samples, group_size or 1)
+        outcomes = combine(self._recipe.rewards, self._recipe.scoring, answers, group_size, step)
+        return list(map(ScoredSample, samples, outcomes)), work
 
     def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:
         """Each sample with its outcome by `evaluation.rewards`, in order; empty when there are none."""
-        return list(chain.from_iterable(self._each("evaluate", self._deal(samples), "score the evaluation set")))
+        terms = self._recipe.evaluation.rewards
+        if not terms:
+            return []
+        answers, _ = self._asked("evaluate", samples, 1)
+        return list(map(ScoredSample, samples, combine(terms, ScoringConfig(), answers, None, 0)))
 
     def states(self) -> list[dict[str, Any]]:
-        """What the rewards of each worker remember, and its random generators."""
+        """What the rewards of each worker remember, and their random generators."""
         return self._all("state", "say what their rewards remember")
 
     def load_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         self._each("load_state", states, "take up what their rewards remembered")
+
+    def _asked(self, method: str, samples: Sequence[Sample], unit: int) -> tuple[list[list[Answer]], Counter[str]]:
+        """One answer per term and sample."""
+        share = -(-len(samples) // unit // len(self._actors)) * unit
+        batches = [
+            PackedBatch.of(InputBatch.of(samples[start : start + share])) for start in range(0, len(samples), share)
+        ]
+        seconds = _SCORING_SHARE * self._timeouts.step_timeout
+        asked = [
+            getattr(actor, method).remote(batch, seconds) for actor, batch in zip(self._actors, batches, strict=False)
+        ]
+        parts: list[Answers] = wait(asked, self._name, "score", self._timeouts.step_timeout)
+        work: Counter[str] = Counter()
+        for part in parts:
+            work.update(part.work)
+        by_term = zip(*(part.by_term for part in parts), strict=True)
+        return [list(chain.from_iterable(columns)) for columns in by_term], work
+
+
+def tokens_of(rewards: Sequence[RewardConfig]) -> dict[str, str]:
+    """The values of the variables that `token_env` names. Raises RecipeError when one is not set."""
+    names = {reward.token_env for reward in rewards if reward.token_env}
+    for name in sorted(names - os.environ.keys()):
+        raise RecipeError(
+            f"token_env is {name}: that environment variable is not set here; set it to the server's token"
+        )
+    return {name: os.environ[name] for name in names}

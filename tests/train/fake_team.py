@@ -3,6 +3,7 @@ one's does, and it keeps all of it where a real one does."""
 
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,10 @@ class FakeRewards:
     def __init__(self) -> None:
         self.mean = 0.0
 
-    def score(self, samples: Sequence[Sample]) -> list[ScoredSample]:
-        return [ScoredSample(sample, self._score(sample)) for sample in samples]
+    def score(
+        self, samples: Sequence[Sample], step: int, group_size: int | None = None
+    ) -> tuple[list[ScoredSample], Counter[str]]:
+        return [ScoredSample(sample, self._score(sample)) for sample in samples], Counter()
 
     def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:
         return []

@@ -62,7 +62,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     sync(team.learners, team.rollouts, done, PROMPTS[:1], "float32")
     wandb = WandbLog(loaded.recipe.tracking, "a", folder.path, {}, "id")
     run = RunContext(loaded, folder, Display(Console(file=StringIO())), wandb, Checkpoints(folder.path))
-    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {})
+    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {}, 1.0)
 
 
 def start(where: Path) -> None:

@@ -1,6 +1,7 @@
 """The pure parts of the loop: failed rewards are data (law 2), metrics are means over what was scored."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -10,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_platform.errors import RewardError
 from rlhf_platform.recipe.algorithms import DAPO, GRPO, AlgorithmConfig
 from rlhf_platform.recipe.metrics import METRICS, PER_TERM
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
+from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.loop import advantages_of, collect
-from rlhf_platform.train.measuring import check_failures, sample_metrics
+from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.sync import probe_difference
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
 
@@ -38,6 +39,13 @@ def test_advantages_are_relative_to_the_group_and_leave_failures_out() -> None:
     assert [m.counts for m in made] == [True, True, False, True, True, True]
 
 
+def test_a_sample_that_is_left_alone_in_its_group_is_left_out_with_it() -> None:
+    made = advantages_of(
+        [scored(1.0), scored(FAILED), scored(FAILED), scored(0.0), scored(1.0), scored(FAILED)], GRPO(group_size=3)
+    )
+    assert [m.counts for m in made] == [False, False, False, True, True, False]
+
+
 @given(st.lists(st.booleans(), min_size=4, max_size=4), st.lists(st.floats(-5, 5), min_size=4, max_size=4))
 def test_a_failure_changes_no_advantage_but_its_own(failed: list[bool], rewards: list[float]) -> None:
     """Advantages with failures are those of the group without the failed samples."""
@@ -45,24 +53,12 @@ def test_a_failure_changes_no_advantage_but_its_own(failed: list[bool], rewards:
     kept = [r for f, r in zip(failed, rewards, strict=True) if not f]
     alone = advantages_of([scored(r) for r in kept], GRPO(group_size=len(kept))) if kept else []
     made = [m for m in advantages_of(group, GRPO(group_size=4)) if m.counts]
-    assert [m.advantage for m in made] == pytest.approx([m.advantage for m in alone], abs=1e-3)
+    assert [m.advantage for m in made] == pytest.approx([m.advantage for m in alone if m.counts], abs=1e-3)
 
 
-def test_more_failures_than_the_recipe_allows_stop_the_run_and_say_which() -> None:
-    samples = [scored(1.0), scored(FAILED), scored(FAILED), scored(Failed("raised", "KeyError: 'x'", "style"))]
-    check_failures(samples, max_rate=0.75)
-    with pytest.raises(RewardError) as caught:
-        check_failures(samples, max_rate=0.5)
-    assert str(caught.value) == (
-        "rewards: 3 of 4 samples failed (2 judge: timeout, 1 style: raised), scoring.max_failure_rate is 0.5; "
-        "the first said: no answer in 30 s"
-    )
-
-
-def test_metrics_count_failures_by_kind_and_never_as_a_reward() -> None:
+def test_metrics_never_count_a_failure_as_a_reward() -> None:
     metrics = sample_metrics([scored(0.8, "alpha bravo"), scored(0.4, "alpha", StopReason.LENGTH), scored(FAILED, "")])
     assert metrics["reward"] == metrics["reward/wer"] == pytest.approx(0.6)
-    assert metrics["reward_failed"] == metrics["reward_failed/timeout"] == 1
     assert metrics["sample_wer"] == pytest.approx(3 / 6)  # 0, 1 and 2 errors on two words each
     assert metrics["cut"] == pytest.approx(1 / 3)
     assert math.isnan(sample_metrics([scored(FAILED)])["reward"])
@@ -96,9 +92,10 @@ def team_with_spread_in(prompts: set[str]) -> Any:
         stops = StopReason.EOS, StopReason.LENGTH
         return [Sample(p, (1,) * 8, (-1.0,) * 8, str(i), stop, 0) for p in drawn for i, stop in enumerate(stops)]
 
-    def score(samples: list[Sample]) -> list[ScoredSample]:
+    def score(samples: list[Sample], step: int, group_size: int) -> tuple[list[ScoredSample], Counter[str]]:
         values = [0.0 if s.text == "1" and s.prompt.id in prompts else 1.0 for s in samples]
-        return [ScoredSample(s, Scored(value, {"r": value})) for s, value in zip(samples, values, strict=True)]
+        scored = [ScoredSample(s, Scored(value, {"r": value})) for s, value in zip(samples, values, strict=True)]
+        return scored, Counter({"reward_retried": 1})
 
     return SimpleNamespace(rollouts=SimpleNamespace(sample=sample), rewards=SimpleNamespace(score=score))
 
@@ -107,8 +104,11 @@ def collected(algorithm: AlgorithmConfig, prompts: set[str]) -> tuple[list[str],
     recipe = Recipe(name="a", algorithm=replace(algorithm, group_size=2))
     recipe.rollout.prompts_per_step, recipe.rollout.max_new_tokens = 2, 10
     sampler: Any = Cycle(2)
-    drawn, kept, share = collect(recipe, team_with_spread_in(prompts), sampler, 1, PhaseClock())
-    return [p.id for p in drawn], [s.sample.prompt.id for s in kept[::2]], share, kept
+    got = collect(recipe, team_with_spread_in(prompts), sampler, 1, PhaseClock(), FailureWindow(recipe))
+    assert got.metrics["reward_retried"] == len(got.prompts) / 2, "what each round took is added up"
+    assert got.metrics["samples"] == 2 * len(got.prompts)
+    kept = [s.sample.prompt.id for s in got.samples[::2]]
+    return [p.id for p in got.prompts], kept, got.metrics["groups_with_spread"], list(got.samples)
 
 
 def test_dapo_draws_until_enough_prompts_have_spread() -> None:
@@ -138,5 +138,5 @@ def test_dapo_takes_off_a_point_for_a_cut_sample_and_a_share_of_it_near_the_limi
 
 
 def test_a_monitor_may_name_every_metric_of_the_samples() -> None:
-    names = set(sample_metrics([scored(1.0), scored(FAILED)]))
+    names = set(sample_metrics([scored(1.0), scored(FAILED)]) | failure_metrics([scored(FAILED)], 1))
     assert {n for n in names if n not in METRICS and not n.startswith(PER_TERM)} == set()
