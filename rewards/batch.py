@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rewards.types import RewardInput
@@ -94,15 +95,15 @@ class PackedBatch:
     def of(cls, batch: InputBatch) -> "PackedBatch":
         return cls(pickle.dumps(batch, pickle.HIGHEST_PROTOCOL), len(batch))
 
+    @cached_property
+    def unpacked(self) -> InputBatch:
+        """The batch, in a process that trusts who packed it."""
+        batch: InputBatch = pickle.loads(self.data)
+        return batch
+
     def take(self, indices: Sequence[int]) -> "PackedBatch":
         """Some of the samples. `indices`: rising, each once."""
-        return self if len(indices) == self.samples else PackedBatch.of(unpacked(self.data).take(indices))
-
-
-def unpacked(data: bytes) -> InputBatch:
-    """What `PackedBatch.of` packed, in a process that trusts who did."""
-    batch: InputBatch = pickle.loads(data)
-    return batch
+        return self if len(indices) == self.samples else PackedBatch.of(self.unpacked.take(indices))
 
 
 def _of_prompt(prompt: Prompt) -> RewardInput:

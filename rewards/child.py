@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from rewards.account import Writer, content
 from rewards.answers import Answer, read_answer, read_batch, read_error
-from rewards.batch import unpacked
+from rewards.batch import InputBatch
 from rewards.plugin import AWAITS, RewardFunction, Term, load_reward
 from rewards.types import RewardInput
 from rlhf_platform.errors import PlatformError
@@ -141,7 +141,8 @@ def serve(control: socket.socket, files: Files) -> None:
     caller = Caller(term, reward)
     while command := control.recv(1):
         if command == SCORE:
-            inputs = unpacked(content(files.requests)).inputs()
+            batch: InputBatch = pickle.loads(content(files.requests))
+            inputs = batch.inputs()
             caller.score(inputs, Writer(files.slots, files.notes, len(inputs)))
         elif command == STATE:
             files.say(_state(reward.fn))

@@ -182,7 +182,7 @@ def _is_file(source: str) -> bool:
 def _file(source: str, base_dir: Path) -> Path:
     path = (base_dir / source).resolve()
     if not path.is_file():
-        raise RecipeError(f"there is no file {path}; the path is relative to the recipe")
+        raise RecipeError(f"there is no file {path}; it was looked for from {base_dir.resolve()}")
     return path
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rewards.answers import Answer
-from rewards.batch import InputBatch, PackedBatch, unpacked
+from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import Term
 from rewards.process import RewardProcess, Round
 from rewards.types import RewardInput
@@ -92,7 +92,7 @@ class RewardPool:
         """
         if not self.term.config.cache:
             return self._score(batch, until)
-        keys = unpacked(batch.data).keys()
+        keys = batch.unpacked.keys()
         first: dict[Any, int] = {}
         for index, key in enumerate(keys):
             if key not in self._cache:

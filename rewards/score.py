@@ -10,6 +10,10 @@ from rewards.answers import Answer
 from rewards.batch import PackedBatch
 from rewards.plugin import Term
 from rewards.pool import RewardPool
+from rewards.remote import probe
+
+PROBE_SECONDS = 30.0
+"""For a server to say that it is there, before a run starts."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,13 @@ class Scorer:
     def __init__(self, terms: Sequence[Term], start_timeout: float = 300.0, gpus: Sequence[str] = ()) -> None:
         """`gpus`: for each term, what it may see, as in CUDA_VISIBLE_DEVICES.
 
-        Raises `RecipeError` when a function cannot be loaded, `WaitTimeout` when that takes more than `start_timeout`.
+        Raises `RecipeError` when a function cannot be loaded or a server does not answer, `WaitTimeout` when loading
+        takes more than `start_timeout`.
         """
         self._pools: list[RewardPool] = []
+        for term in terms:
+            if term.config.url:
+                probe(term, min(start_timeout, PROBE_SECONDS))
         try:
             for number, term in enumerate(terms):
                 self._pools.append(RewardPool(term, start_timeout, gpus[number] if gpus else ""))

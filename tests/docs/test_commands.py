@@ -118,6 +118,9 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if arguments[:1] and arguments[0] in ("submit", "status", "logs", "stop"):
         of_a_cluster(arguments, monkeypatch)
         return
+    if arguments[:1] == ["rewards"]:
+        of_rewards(arguments, monkeypatch)
+        return
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
     monkeypatch.setattr(stack, "ray", lambda *_: Check("Ray", Status.OK, ""))
@@ -144,6 +147,21 @@ def without_actors(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate.evaluate_checkpoint = lambda loaded, checkpoint: None  # type: ignore[attr-defined]
     for module in (resume, evaluate):
         monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def of_rewards(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rlhf rewards test` on a text for one clip, `serve` as far as it would listen; on a server, or bare, --help.
+    tests/cli/test_rewards.py has a server."""
+
+    async def listen(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr("rewards.server._serve", listen)
+    monkeypatch.setenv("REWARD_TOKEN", "as exported by a line before it")
+    Path("hypotheses.jsonl").write_text('{"id": "train", "text": "alpha"}\n')
+    bare = len(arguments) < 3 or arguments[2].startswith("http")
+    result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
+    assert result.exit_code == 0, result.output
 
 
 def of_a_cluster(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.answers import read_answer, read_batch
-from rewards.batch import InputBatch, PackedBatch, unpacked
+from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import terms_of
 from rewards.score import Scorer
 from rewards.types import RewardInput
@@ -84,9 +84,9 @@ INPUTS = st.builds(
 @given(st.lists(INPUTS, max_size=6), st.data())
 def test_samples_arrive_as_they_were_sent_and_any_part_of_them(inputs: list[RewardInput], data: st.DataObject) -> None:
     batch = PackedBatch.of(InputBatch.of_inputs(inputs))
-    assert (unpacked(batch.data).inputs(), batch.samples) == (inputs, len(inputs))
+    assert (batch.unpacked.inputs(), batch.samples) == (inputs, len(inputs))
     some = sorted(data.draw(st.sets(st.sampled_from(range(len(inputs))))) if inputs else [])
-    assert unpacked(batch.take(some).data).inputs() == [inputs[i] for i in some]
+    assert batch.take(some).unpacked.inputs() == [inputs[i] for i in some]
 
 
 def test_every_term_answers_for_every_sample(tmp_path: Path) -> None:
