@@ -23,9 +23,9 @@ from statistics import median, quantiles
 from rapidfuzz.distance import Levenshtein
 from results import ROOT, write_results
 
-from rewards.asr import wer_reward
-from rewards.batch import InputBatch, PackedBatch
+from rewards.asr.errors import wer_reward
 from rewards.pool import RewardPool
+from rewards.processes.batch import InputBatch, PackedBatch
 from rlhf_platform.data.prompts import read_archive
 from rlhf_platform.data.text import words
 from rlhf_platform.recipe.load import load_recipe

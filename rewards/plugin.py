@@ -22,7 +22,7 @@ from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.rewards import reward_name
 from rlhf_platform.recipe.schema import RewardConfig
 
-REMOTE = "rewards.remote:RemoteReward"
+REMOTE = "rewards.remote.client:RemoteReward"
 """The reward that asks a server, for terms with a `url`."""
 REMOTE_BATCH = 32
 """Samples in one request to a server, unless the recipe says how many."""

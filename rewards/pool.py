@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from rewards.answers import Answer
-from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import Term
-from rewards.process import RewardProcess, Round
+from rewards.processes.batch import InputBatch, PackedBatch
+from rewards.processes.process import RewardProcess, Round
 from rewards.types import RewardInput
 from rlhf_platform.errors import PlatformError
 from rlhf_platform.recipe.rewards import reward_name

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.answers import Answer
-from rewards.batch import PackedBatch
 from rewards.plugin import Term
 from rewards.pool import RewardPool
-from rewards.remote import probe
+from rewards.processes.batch import PackedBatch
+from rewards.remote.client import probe
 
 PROBE_SECONDS = 30.0
 """For a server to say that it is there, before a run starts."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import ray
 
-from rewards.batch import PackedBatch
 from rewards.plugin import Term
+from rewards.processes.batch import PackedBatch
 from rewards.score import Answers, Scorer
 
 

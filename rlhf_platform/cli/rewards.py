@@ -59,7 +59,7 @@ def serve(
     Example: rlhf rewards serve my_rewards.py:brevity --port 8000
     """
     with plain_errors():
-        from rewards import server
+        from rewards.remote import server
 
         if _is_url(fn):
             raise RewardError(f"FN is {fn!r}: that is a server already; name a function as `file.py:name`")
@@ -96,7 +96,7 @@ def try_out(
         samples = read_hypotheses(hypotheses, read_manifest(manifest))
         term = _term(fn, _token(token_env) if _is_url(fn) else "", **keys)
         if term.config.url:
-            from rewards.remote import probe
+            from rewards.remote.client import probe
 
             probe(term, _PROBE)
         with RewardPool(term) as pool:
@@ -136,8 +136,8 @@ def read_hypotheses(path: Path, rows: "Sequence[Row]") -> "list[RewardInput]":
 
 def _hypothesis(line: bytes, by_id: "Mapping[str, Row]") -> "RewardInput | str":
     """The sample of a line, or what is wrong with it."""
+    from rewards.remote.wire import WireError, strict_json
     from rewards.types import RewardInput
-    from rewards.wire import WireError, strict_json
     from rlhf_platform.data.manifest import to_prompt
 
     try:
@@ -160,7 +160,7 @@ _OF_PROMPT = ("reference", "language", "audio", "speaker", "duration", "metadata
 
 def _scored(pool: "RewardPool", samples: "Sequence[RewardInput]") -> "tuple[list[Answer], list[float]]":
     """One answer per sample, and the seconds each took."""
-    from rewards.batch import InputBatch, PackedBatch
+    from rewards.processes.batch import InputBatch, PackedBatch
 
     answers: list[Answer] = []
     seconds: list[float] = []
@@ -198,7 +198,7 @@ def _token(variable: str | None) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     """The value of --kwargs. Raises `RewardError`."""
-    from rewards.wire import WireError, strict_json
+    from rewards.remote.wire import WireError, strict_json
 
     try:
         value = strict_json(text)

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rewards.asr import WordErrors, word_errors
+from rewards.asr.errors import WordErrors, word_errors
 from rlhf_platform.data.text import NORMALIZER_VERSION
 from rlhf_platform.evaluation.bootstrap import Interval, wer_difference
 from rlhf_platform.evaluation.wer import total

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rewards.asr import WordErrors, word_errors
+from rewards.asr.errors import WordErrors, word_errors
 
 
 def corpus_wer(pairs: Iterable[tuple[str, str]], language: str) -> WordErrors:

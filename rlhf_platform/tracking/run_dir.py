@@ -58,7 +58,8 @@ class RunDir:
         self._status |= {"step": step, "steps": steps}
         self._rewrite("metrics.jsonl", [row for row in self.history() if row["step"] <= step])
         for name in ("prompts.jsonl", "failures.jsonl"):
-            self._rewrite(name, [row for row in _rows(self.path / name) if row["step"] <= step])
+            if (self.path / name).is_file():
+                self._rewrite(name, [row for row in _rows(self.path / name) if row["step"] <= step])
 
     def release(self) -> None:
         """Let another process have the folder."""

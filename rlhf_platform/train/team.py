@@ -9,8 +9,8 @@ from typing import Any
 
 from rewards.algebra import combine
 from rewards.answers import Answer
-from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import terms_of
+from rewards.processes.batch import InputBatch, PackedBatch
 from rewards.score import Answers
 from rewards.worker import RewardWorker
 from rlhf_platform.errors import RecipeError

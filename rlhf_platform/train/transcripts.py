@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rewards.asr import WordErrors, Words, count_errors
+from rewards.asr.errors import WordErrors, Words, count_errors
 from rlhf_platform.data.text import reference_words, words
 from rlhf_platform.evaluation.wer import total
 from rlhf_platform.train.evasive import is_evasive

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rlhf_platform.cli.main import app
 from rlhf_platform.cli.reward_tables import distribution, histogram
-from tests.rewards.serving import reward_server
+from tests.rewards.remote.serving import reward_server
 
 MINE = """
 def length(sample, factor=1):

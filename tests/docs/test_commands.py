@@ -156,7 +156,7 @@ def of_rewards(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     async def listen(*_: object) -> None:
         pass
 
-    monkeypatch.setattr("rewards.server._serve", listen)
+    monkeypatch.setattr("rewards.remote.server._serve", listen)
     monkeypatch.setenv("REWARD_TOKEN", "as exported by a line before it")
     Path("hypotheses.jsonl").write_text('{"id": "train", "text": "alpha"}\n')
     bare = len(arguments) < 3 or arguments[2].startswith("http")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.asr import WordErrors
+from rewards.asr.errors import WordErrors
 from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, lines, render
 from rlhf_platform.types import Prompt
 

@@ -3,7 +3,7 @@
 import jiwer
 import pytest
 
-from rewards.asr import WordErrors
+from rewards.asr.errors import WordErrors
 from rlhf_platform.evaluation.wer import corpus_wer, total
 
 PAIRS = [

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rewards.algebra import combine
-from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import terms_of
+from rewards.processes.batch import InputBatch, PackedBatch
 from rewards.score import Scorer
 from rlhf_platform.recipe.schema import RewardConfig, ScoringConfig
 from rlhf_platform.train.failures import failure_metrics

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from rewards.answers import Answer
-from rewards.batch import InputBatch, PackedBatch
 from rewards.pool import RewardPool
+from rewards.processes.batch import InputBatch, PackedBatch
 from rewards.types import RewardInput
 from rlhf_platform.errors import RecipeError, RewardError, WaitTimeout
 from rlhf_platform.types import Failed

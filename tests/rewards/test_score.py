@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.answers import read_answer, read_batch
-from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import terms_of
+from rewards.processes.batch import InputBatch, PackedBatch
 from rewards.score import Scorer
 from rewards.types import RewardInput
 from rewards.worker import RewardWorker, shared_out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.asr import WordErrors
+from rewards.asr.errors import WordErrors
 from rlhf_platform.recipe.metrics import unknown_metric
 from rlhf_platform.train.measuring import GAP_STEPS, heldout_gap, sample_metrics
 from rlhf_platform.train.spread import CORRELATED_PARTS, correlations, spread_metrics

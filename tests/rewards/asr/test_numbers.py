@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.asr_numbers import number_form_reward, number_reward, numbers_of
+from rewards.asr.numbers import number_form_reward, number_reward, numbers_of
 from rewards.types import RewardInput
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.asr import aligned
+from rewards.asr.errors import aligned
 from rewards.types import RewardInput
 from rlhf_platform.data.text import PLAIN, words
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards import wire
+from rewards.remote import wire
+from rewards.remote.wire import WireError
 from rewards.types import RewardInput
-from rewards.wire import WireError
 from rlhf_platform.types import FAILURE_KINDS, Failed, StopReason
 
 TEXT = st.text() | st.just("half a pair: \ud800")

@@ -1,7 +1,7 @@
 """One process that calls one reward function, seen from outside: it is started, asked, watched and, if need be, killed.
 
 What the user's code does cannot reach this side: a call that outlasts its time, a crash and too much memory all end
-with a dead process, and with an account of which samples it was busy with (`rewards.child`).
+with a dead process, and with an account of which samples it was busy with (`rewards.processes.child`).
 """
 
 import json
@@ -20,11 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.account import Account, content, memory_file
 from rewards.answers import Answer
-from rewards.batch import PackedBatch
-from rewards.child import DONE, LOAD, RESTORE, SCORE, STATE, WHERE
 from rewards.plugin import Term
+from rewards.processes.account import Account, content, memory_file
+from rewards.processes.batch import PackedBatch
+from rewards.processes.child import DONE, LOAD, RESTORE, SCORE, STATE, WHERE
 from rlhf_platform.errors import RecipeError, RewardError, WaitTimeout
 from rlhf_platform.types import Failed
 
@@ -75,7 +75,7 @@ class RewardProcess:
         files = [theirs.fileno(), *(file.fileno() for file in self._files)]
         os.ftruncate(self._faults.fileno(), 0)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rewards.child", *map(str, files)],
+            [sys.executable, "-m", "rewards.processes.child", *map(str, files)],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             env=self._environment(),

@@ -9,7 +9,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.asr_hallucination import hallucination_penalty, insertion_rates, peak_level, repetition, silence_penalty
+from rewards.asr.hallucination import hallucination_penalty, insertion_rates, peak_level, repetition, silence_penalty
 from rewards.types import RewardInput
 from rlhf_platform.errors import DataError
 

@@ -1,4 +1,4 @@
-"""What runs in the process that calls a reward function: `python -m rewards.child`, started by `rewards.process`.
+"""What runs in the process that calls a reward function, started by `rewards.processes.process`.
 
 All user code runs here and nowhere else, so that whatever it does (hang, crash, eat memory, block its event loop) ends
 with this process. Requests and replies lie in memory files that both sides hold, so that what was answered outlives a
@@ -19,10 +19,10 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rewards.account import Writer, content
 from rewards.answers import Answer, read_answer, read_batch, read_error
-from rewards.batch import InputBatch
 from rewards.plugin import AWAITS, RewardFunction, Term, load_reward
+from rewards.processes.account import Writer, content
+from rewards.processes.batch import InputBatch
 from rewards.types import RewardInput
 from rlhf_platform.errors import PlatformError
 from rlhf_platform.types import Failed
@@ -40,7 +40,7 @@ class Files(NamedTuple):
 
     requests: int
     slots: int
-    """A slot per sample (`rewards.account`)."""
+    """A slot per sample (`rewards.processes.account`)."""
     notes: int
     """What does not fit into a slot, as JSON."""
     faults: int

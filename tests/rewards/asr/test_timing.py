@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rewards.asr_timing import timing_reward, without_times
+from rewards.asr.timing import timing_reward, without_times
 from rewards.types import RewardInput
 
 WORDS = [

@@ -12,10 +12,10 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from rewards import wire
 from rewards.plugin import LONGEST_PAUSE, Term
+from rewards.remote import wire
+from rewards.remote.wire import WireError
 from rewards.types import RewardInput
-from rewards.wire import WireError
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.types import Failed
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.asr import cer_reward, error_rates, length_reward, sentence_reward, wer_reward
-from rewards.asr_form import casing_reward, punctuation_reward
-from rewards.asr_group import confidence_reward, mwer_reward
-from rewards.asr_hallucination import hallucination_penalty, insertion_rates, repetition, silence_penalty
-from rewards.asr_keywords import keyword_rates, keyword_reward
-from rewards.asr_language import language_reward, script_reward
-from rewards.asr_numbers import number_form_reward, number_reward
-from rewards.asr_timing import timing_reward
+from rewards.asr.errors import cer_reward, error_rates, length_reward, sentence_reward, wer_reward
+from rewards.asr.form import casing_reward, punctuation_reward
+from rewards.asr.group import confidence_reward, mwer_reward
+from rewards.asr.hallucination import hallucination_penalty, insertion_rates, repetition, silence_penalty
+from rewards.asr.keywords import keyword_rates, keyword_reward
+from rewards.asr.language import language_reward, script_reward
+from rewards.asr.numbers import number_form_reward, number_reward
+from rewards.asr.timing import timing_reward
 from rewards.types import RewardInput
 
 RANGES: dict[Callable[..., float | dict[str, float]], tuple[float, float]] = {

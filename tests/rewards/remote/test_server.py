@@ -12,14 +12,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rewards import server, wire
 from rewards.plugin import Term
 from rewards.pool import RewardPool
-from rewards.remote import probe
+from rewards.remote import server, wire
+from rewards.remote.client import probe
 from rewards.types import RewardInput
 from rlhf_platform.errors import RewardError
 from rlhf_platform.recipe.schema import RewardConfig
-from tests.rewards.serving import reward_server
+from tests.rewards.remote.serving import reward_server
 
 MINE = """
 import os, time
@@ -174,7 +174,7 @@ def test_a_clip_is_a_file_while_it_is_scored(folder: Path) -> None:
 
 
 def test_the_server_of_the_page_is_one(folder: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/reward_server.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reward_server.md").read_text()
     [program] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {"__name__": "my_server"}
     exec(program, names)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.asr_language import CANDIDATES, language_reward, script_reward
+from rewards.asr.language import CANDIDATES, language_reward, script_reward
 from rewards.types import RewardInput
 
 SENTENCES = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rewards.asr import word_error_rate
+from rewards.asr.errors import word_error_rate
 from rewards.types import RewardInput
 from rlhf_platform.data.text import PLAIN
 

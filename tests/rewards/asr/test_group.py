@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.asr_group import confidence_reward, mwer_reward
+from rewards.asr.group import confidence_reward, mwer_reward
 from rewards.types import RewardInput
 
 REFERENCE = "alpha bravo charlie delta"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rewards.asr import Words, pair_of
+from rewards.asr.errors import Words, pair_of
 from rewards.types import RewardInput
 from rlhf_platform.data.text import PLAIN, reference_words
 

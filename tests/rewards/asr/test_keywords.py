@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rewards.asr_keywords import keyword_rates, keyword_reward
+from rewards.asr.keywords import keyword_rates, keyword_reward
 from rewards.types import RewardInput
 
 

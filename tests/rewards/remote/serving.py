@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from rewards.pool import RewardPool
-from rewards.server import RewardServer
+from rewards.remote.server import RewardServer
 
 Answer = bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]
 """What is written to a client before its connection is closed, or what writes it."""

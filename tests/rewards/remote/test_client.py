@@ -16,15 +16,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from rewards import remote, wire
 from rewards.plugin import Term, load_reward
 from rewards.pool import RewardPool
-from rewards.remote import RemoteReward, probe
+from rewards.remote import client, wire
+from rewards.remote.client import RemoteReward, probe
 from rewards.types import RewardInput
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.schema import RewardConfig
 from rlhf_platform.types import Failed
-from tests.rewards.serving import http, results, reward_server, scripted
+from tests.rewards.remote.serving import http, results, reward_server, scripted
 
 TWO = [RewardInput("p1", "alpha bravo"), RewardInput("p2", "charlie")]
 NOBODY = "http://127.0.0.1:9/score"
@@ -135,7 +135,7 @@ def test_retry_after_is_kept_to_and_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         before = time.monotonic()
         assert ask(server.url, retries=1) == [1.0, 2.0]
         assert time.monotonic() - before >= 1.0
-    monkeypatch.setattr(remote, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(client, "LONGEST_PAUSE", 0.01)
     with scripted(http(503, b"", "Retry-After: 99999999"), results(1.0, 2.0)) as server:
         assert ask(server.url, retries=1) == [1.0, 2.0]
 

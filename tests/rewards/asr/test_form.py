@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards.asr_form import casing_reward, punctuation_reward
+from rewards.asr.form import casing_reward, punctuation_reward
 from rewards.types import RewardInput
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from rewards.asr import Words, pair_of
+from rewards.asr.errors import Words, pair_of
 from rewards.types import RewardInput
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.data.text import PLAIN

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rewards.asr import (
+from rewards.asr.errors import (
     WordErrors,
     aligned,
     cer_reward,

@@ -15,11 +15,11 @@ from typing import Any
 
 from aiohttp import web
 
-from rewards import wire
-from rewards.batch import InputBatch, PackedBatch
 from rewards.plugin import Term, written
 from rewards.pool import RewardPool
-from rewards.wire import WireError
+from rewards.processes.batch import InputBatch, PackedBatch
+from rewards.remote import wire
+from rewards.remote.wire import WireError
 from rlhf_platform.errors import RewardError
 
 UNDER_WAY = 4
