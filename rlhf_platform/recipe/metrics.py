@@ -47,7 +47,7 @@ METRICS = (
     "seconds/update",
     "seconds/sync",
 )
-_OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "seconds/reward/")
+_OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "reward_weight/", "seconds/reward/")
 _OF_PAIRS = "reward_correlation/"
 _OF_KINDS = "reward_failed/"
 PER_TERM = (*_OF_TERMS, _OF_PAIRS, _OF_KINDS)

@@ -56,6 +56,8 @@ def _start_local(recipe: Recipe) -> None:
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         object_store_memory=512 * 2**20,
+        # A step's prompts, samples and answers: on one machine they need no trip through the object store.
+        _system_config={"max_direct_call_object_size": 2**20},
         logging_level="WARNING",
         log_to_driver=False,
     )

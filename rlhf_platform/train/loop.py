@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from rewards.algebra import effective_weights
 from rlhf_platform.algorithms.dapo import has_spread, overlong_penalty
 from rlhf_platform.data.sampler import PromptSampler
 from rlhf_platform.learner.learner import TrainSample
@@ -70,6 +71,7 @@ def rl_steps(
         metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
         # What `collect` counted is of all samples, also of groups that were not kept.
         said = sample_metrics(got.samples) | got.metrics | metrics | clock.seconds()
+        said |= {f"reward_weight/{name}": weight for name, weight in effective_weights(recipe.rewards, step).items()}
         yield StepResult(step, got.prompts, got.failed, said)
 
 
