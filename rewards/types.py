@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from rlhf_platform.types import Sample, StopReason
+from rlhf_platform.types import Prompt, StopReason
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,15 @@ class RewardInput:
     """The manifest row's own fields. Shared by all samples of a prompt: read it, do not change it."""
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
-        """The view of a rollout sample that rewards get."""
-        prompt = sample.prompt
+    def of(cls, prompt: Prompt, text: str) -> Self:
+        """A text for a prompt."""
         return cls(
             prompt_id=prompt.id,
-            text=sample.text,
-            tokens=sample.tokens,
-            logprobs=sample.logprobs,
+            text=text,
             reference=prompt.reference,
             language=prompt.language,
             audio=prompt.audio,
             speaker=prompt.speaker,
             duration=prompt.duration,
-            stop_reason=sample.stop_reason,
             metadata=prompt.metadata,
         )

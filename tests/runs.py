@@ -82,7 +82,7 @@ def write_run(
     (path / "evaluation_after_RL.json").write_text(last.to_json())
     results = {"start_checkpoint": start, "wer_before": first.total.wer, "wer_after": last.total.wer}
     same_clips = [u.prompt_id for u in first.utterances] == [u.prompt_id for u in last.utterances]
-    if same_clips and first.normalizer_version == last.normalizer_version:
+    if same_clips and first.normalizer == last.normalizer:
         table = compare([first], [last], resamples=1000)
         d = table[0].difference
         results |= {"wer_difference": d.point, "wer_difference_interval": [d.low, d.high], "confidence": d.confidence}

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from rewards.types import RewardInput
-from rlhf_platform.types import Prompt, Sample, StopReason
+from rlhf_platform.types import Sample, StopReason
 
 _STOPS = {stop.value: stop for stop in StopReason}
 
@@ -31,7 +31,7 @@ class InputBatch:
         shared: list[RewardInput] = []
         for sample in samples:
             if numbers.setdefault(id(sample.prompt), len(shared)) == len(shared):
-                shared.append(_of_prompt(sample.prompt))
+                shared.append(RewardInput.of(sample.prompt, text=""))
         return cls(
             shared,
             [numbers[id(sample.prompt)] for sample in samples],
@@ -104,19 +104,6 @@ class PackedBatch:
     def take(self, indices: Sequence[int]) -> "PackedBatch":
         """Some of the samples. `indices`: rising, each once."""
         return self if len(indices) == self.samples else PackedBatch.of(self.unpacked.take(indices))
-
-
-def _of_prompt(prompt: Prompt) -> RewardInput:
-    return RewardInput(
-        prompt_id=prompt.id,
-        text="",
-        reference=prompt.reference,
-        language=prompt.language,
-        audio=prompt.audio,
-        speaker=prompt.speaker,
-        duration=prompt.duration,
-        metadata=prompt.metadata,
-    )
 
 
 def _made(shared: dict[str, Any], own: dict[str, Any]) -> RewardInput:

@@ -151,11 +151,7 @@ def _hypothesis(line: bytes, by_id: "Mapping[str, Row]") -> "RewardInput | str":
             return f"{key} is {values[key]!r}, not text" if key in values else f"no {key!r}"
     if values["id"] not in by_id:
         return f"id {values['id']!r} is not in the manifest"
-    prompt = to_prompt(by_id[values["id"]])
-    return RewardInput(prompt.id, values["text"], **{name: getattr(prompt, name) for name in _OF_PROMPT})
-
-
-_OF_PROMPT = ("reference", "language", "audio", "speaker", "duration", "metadata")
+    return RewardInput.of(to_prompt(by_id[values["id"]]), values["text"])
 
 
 def _scored(pool: "RewardPool", samples: "Sequence[RewardInput]") -> "tuple[list[Answer], list[float]]":

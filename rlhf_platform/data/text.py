@@ -1,7 +1,7 @@
 """Text normalisers for rewards and evaluation, so that what is trained is what is measured.
 
-Results of two normalisers, or of two versions of one, are not comparable. The default is `plain-1`; the evaluation
-always uses it. Raise `NORMALIZER_VERSION`, and its name with it, with every change of an output.
+Results of two normalisers, or of two versions of one, are not comparable: their names hold the version. Give one
+another name with every change of an output.
 """
 
 import functools
@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 
 from rlhf_platform.data import whisper_text
 
-NORMALIZER_VERSION = "1"
-"""Of the default normaliser; recorded beside every error rate."""
-
-PLAIN = f"plain-{NORMALIZER_VERSION}"
+PLAIN = "plain-1"
 """The default normaliser."""
 
 CHARACTER_LANGUAGES = frozenset({"zh", "yue", "ja", "ko", "th", "lo", "my", "km"})

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rewards.asr.errors import WordErrors, word_errors
-from rlhf_platform.data.text import NORMALIZER_VERSION
+from rlhf_platform.data.text import PLAIN
 from rlhf_platform.evaluation.bootstrap import Interval, wer_difference
 from rlhf_platform.evaluation.wer import total
 from rlhf_platform.types import Prompt
@@ -43,7 +43,7 @@ class EvalResult:
     label: str
     """Which weights, e.g. `warm start` or `step 40`."""
     utterances: tuple[Utterance, ...]
-    normalizer_version: str = NORMALIZER_VERSION
+    normalizer: str = PLAIN
 
     @property
     def total(self) -> WordErrors:
@@ -59,7 +59,9 @@ class EvalResult:
         """Reads what `to_json` wrote. Raises `KeyError` or `TypeError` when it is something else."""
         record: dict[str, Any] = json.loads(text)
         utterances = (Utterance(**{**u, "errors": WordErrors(**u["errors"])}) for u in record["utterances"])
-        return cls(record["label"], tuple(utterances), record["normalizer_version"])
+        # Runs from before there were two normalisers have the version of the one.
+        normalizer = record.get("normalizer") or f"plain-{record['normalizer_version']}"
+        return cls(record["label"], tuple(utterances), normalizer)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Row:
     """WER after minus before."""
 
 
-def evaluate(label: str, prompts: Sequence[Prompt], hypotheses: Sequence[str]) -> EvalResult:
+def evaluate(label: str, prompts: Sequence[Prompt], hypotheses: Sequence[str], normalizer: str = PLAIN) -> EvalResult:
     """Compares one hypothesis per prompt with its reference. Raises `ValueError` when the counts disagree."""
     return EvalResult(
         label,
@@ -85,10 +87,11 @@ def evaluate(label: str, prompts: Sequence[Prompt], hypotheses: Sequence[str]) -
                 group=str(prompt.metadata.get("group", ALL)),
                 reference=prompt.reference,
                 hypothesis=hypothesis,
-                errors=word_errors(prompt.reference, hypothesis, prompt.language),
+                errors=word_errors(prompt.reference, hypothesis, prompt.language, normalizer),
             )
             for prompt, hypothesis in zip(prompts, hypotheses, strict=True)
         ),
+        normalizer,
     )
 
 
@@ -114,8 +117,8 @@ def compare(
     for other in results[1:]:
         if [u.prompt_id for u in other.utterances] != ids:
             raise ValueError(f"{first.label!r} and {other.label!r} decoded different clips: use the same ones")
-        if other.normalizer_version != first.normalizer_version:
-            versions = f"{first.normalizer_version!r} and {other.normalizer_version!r}"
+        if other.normalizer != first.normalizer:
+            versions = f"{first.normalizer!r} and {other.normalizer!r}"
             raise ValueError(f"{first.label!r}, {other.label!r}: normalisers {versions} differ, evaluate again")
 
     members: dict[str, list[int]] = {}

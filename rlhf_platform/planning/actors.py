@@ -13,6 +13,8 @@ from rlhf_platform.recipe.schema import Recipe
 PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int(0.1 * GIB)}
 """Bytes of an actor's process before there is a model: Python, Ray, torch, DeepSpeed in the learner, vLLM in rollout.
 Measured by benchmarks/plan.py on Linux without a GPU, rounded up."""
+REWARD_CHILD = int(0.05 * GIB)
+"""Bytes of a process that calls a reward function, before the function loads anything; measured, rounded up."""
 DRIVER = int(1.0 * GIB)
 """Bytes of the run itself and of Ray's processes on the first machine, measured likewise; without the object store."""
 CUDA_CONTEXT = int(0.5 * GIB)
@@ -137,8 +139,9 @@ def rollout_memory(recipe: Recipe, sizes: Sizes) -> ActorMemory:
 
 
 def reward_memory(recipe: Recipe) -> ActorMemory:
-    """The process alone: what a reward function loads for itself is not known."""
-    return ActorMemory("reward", recipe.scoring.workers, {}, {"process": PROCESS["reward"]})
+    """The processes alone: what a reward function loads for itself is not known."""
+    processes = sum(reward.concurrency or 1 for reward in (*recipe.rewards, *recipe.evaluation.rewards))
+    return ActorMemory("reward", recipe.scoring.workers, {}, {"process": PROCESS["reward"] + processes * REWARD_CHILD})
 
 
 def has_reference(recipe: Recipe) -> bool:

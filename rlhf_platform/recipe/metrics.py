@@ -50,12 +50,21 @@ METRICS = (
 _OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "reward_weight/", "seconds/reward/")
 _OF_PAIRS = "reward_correlation/"
 _OF_KINDS = "reward_failed/"
-PER_TERM = (*_OF_TERMS, _OF_PAIRS, _OF_KINDS)
-"""Followed by the name of a reward (and of its part), by two of them as `A~B`, or by a kind of failure."""
+_OF_HELDOUT = "heldout/"
+PER_TERM = (*_OF_TERMS, _OF_PAIRS, _OF_KINDS, _OF_HELDOUT)
+"""Followed by the name of a reward (and of its part), by two of them as `A~B`, by a kind of failure, or by the name of
+one of `evaluation.rewards`."""
 
 
-def unknown_metric(name: str, terms: Sequence[str]) -> str:
+def is_heldout(name: str) -> bool:
+    """Whether only steps with an evaluation on the way have the metric."""
+    return name in HELDOUT or name.startswith(_OF_HELDOUT)
+
+
+def unknown_metric(name: str, terms: Sequence[str], heldout: Sequence[str] = ()) -> str:
     """What is wrong with the name of a metric in a recipe whose rewards are `terms`; "" when nothing is.
+
+    `heldout`: the names of its `evaluation.rewards`.
 
     Which parts a reward answers shows only as it answers, so any part of a known reward passes.
     """
@@ -63,6 +72,10 @@ def unknown_metric(name: str, terms: Sequence[str]) -> str:
     rest = name.removeprefix(prefix)
     if name in METRICS or (prefix in _OF_TERMS and _is_term(rest, terms)):
         return ""
+    if prefix == _OF_HELDOUT:
+        if not heldout:
+            return "evaluation.rewards is empty, so no step has it; name a reward there"
+        return "" if _is_term(rest, heldout) else _no_reward(prefix, rest, heldout)
     if prefix in _OF_TERMS:
         return _no_reward(prefix, rest, terms)
     if prefix == _OF_PAIRS:

@@ -283,6 +283,9 @@ class EvaluationConfig:
     """RL steps between evaluations on the way; 0: before and after only."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """Terms that measure the held-out answers and train nothing; their means are logged as `heldout/NAME`."""
+    normalizer: str = key("plain-1", choices=("plain-1", "whisper-1"))
+    """What of a text counts in the WER: `plain-1`, words without case and punctuation; `whisper-1`, as published
+    Whisper figures are measured: numbers, contractions and spellings of English get one form (2212.04356)."""
     max_clips: int | None = key(None, at_least=1)
     """Evaluate only this many clips, evenly spread over the split; none: all."""
     bootstrap_samples: int = key(10_000, at_least=100)

@@ -14,7 +14,7 @@ from rlhf_platform.recipe.algorithms import DAPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.metrics import HELDOUT, unknown_metric
+from rlhf_platform.recipe.metrics import is_heldout, unknown_metric
 from rlhf_platform.recipe.rewards import reward_name
 from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe
 
@@ -133,10 +133,10 @@ def _lora(recipe: Recipe) -> Iterator[Problem]:
 def _monitors(recipe: Recipe) -> Iterator[Problem]:
     terms = [*map(reward_name, recipe.rewards), *(["overlong"] if isinstance(recipe.algorithm, DAPO) else [])]
     for index, monitor in enumerate(recipe.monitors):
-        unknown = unknown_metric(monitor.metric, terms)
+        unknown = unknown_metric(monitor.metric, terms, list(map(reward_name, recipe.evaluation.rewards)))
         if unknown:
             yield f"monitors[{index}].metric", unknown
-        elif monitor.metric in HELDOUT and recipe.evaluation.every == 0:
+        elif is_heldout(monitor.metric) and recipe.evaluation.every == 0:
             said = "evaluation.every is 0, so no step has it; set evaluation.every, for example to 10"
             yield f"monitors[{index}].metric", said
         if (monitor.above is None) == (monitor.below is None):
@@ -242,7 +242,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_rewards.judges, ("rewards", "evaluation.rewards")),
     (_sampling, ("rollout.",)),
     (_lora, ("align.lora", "sft.lora", "learner.lora", "learner.freeze_encoder")),
-    (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every")),
+    (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),
     (_cores, ("rollout.", "learner.", "align.", "sft.", "cluster.", "scoring.", "rewards", "evaluation.rewards")),
@@ -270,6 +270,6 @@ def _too_short_for(recipe: Recipe) -> str:
     names = [
         monitor.metric
         for monitor in recipe.monitors
-        if monitor.baseline + monitor.for_steps > (evaluations if monitor.metric in HELDOUT else recipe.steps)
+        if monitor.baseline + monitor.for_steps > (evaluations if is_heldout(monitor.metric) else recipe.steps)
     ]
     return f"; too short for its monitors of {', '.join(dict.fromkeys(names))}" if names else ""

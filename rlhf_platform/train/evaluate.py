@@ -40,7 +40,7 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
             rollouts.ready()
             folder.status(phase="evaluate")
             samples = rollouts.greedy(prompts)
-            result = evaluate(checkpoint, prompts, [sample.text for sample in samples])
+            result = evaluate(checkpoint, prompts, [s.text for s in samples], recipe.evaluation.normalizer)
             terms = heldout_means(rewards.score(samples, loaded.recipe.steps)[0]) | heldout_means(
                 rewards.evaluate(samples)
             )

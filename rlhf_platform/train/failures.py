@@ -30,7 +30,9 @@ class FailureWindow:
     def __init__(self, recipe: Recipe, history: Sequence[Mapping[str, float]] = ()) -> None:
         self._max_rate = recipe.scoring.max_failure_rate
         self._aborting = {reward_name(reward) for reward in recipe.rewards if reward.on_failure == "abort"}
-        counts = [(int(metrics["reward_failed"]), int(metrics["samples"])) for metrics in history]
+        counts = [
+            (int(metrics["reward_failed"]), int(metrics["samples"])) for metrics in history if "samples" in metrics
+        ]
         self._steps = deque(counts, recipe.scoring.failure_window)
 
     def new_step(self) -> None:

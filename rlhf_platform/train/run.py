@@ -111,7 +111,7 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
         after = before
         if recipe.steps:
             folder.status(phase="evaluate after")
-            after = _evaluate(run, "after RL", team, data.evaluation, recipe.steps)
+            after, _ = _evaluate(run, "after RL", team, data.evaluation, recipe.steps)
             run.wandb.comparison(recipe.steps, data.evaluation, before, after)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
@@ -144,7 +144,8 @@ def train(
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
-                metrics["heldout_wer"] = _evaluate(run, f"step {step}", team, heldout, step).total.wer
+                result_here, measured = _evaluate(run, f"step {step}", team, heldout, step)
+                metrics |= {"heldout_wer": result_here.total.wer, **measured}
                 metrics["heldout_gap"] = heldout_gap([*history, metrics], wer_before)
             history.append(metrics)
             folder.step(step, metrics, [prompt.id for prompt in result.prompts], result.failed)
@@ -188,12 +189,15 @@ def _first_evaluation(run: RunContext, team: Team, prompts: Sequence[Prompt], *,
     path = run.folder.path / "evaluation_before_RL.json"
     if resumed and path.is_file():
         return EvalResult.from_json(path.read_text("utf-8"))
-    return _evaluate(run, "before RL", team, prompts, step=0)
+    return _evaluate(run, "before RL", team, prompts, step=0)[0]
 
 
-def _evaluate(run: RunContext, label: str, team: Team, prompts: Sequence[Prompt], step: int) -> EvalResult:
+def _evaluate(
+    run: RunContext, label: str, team: Team, prompts: Sequence[Prompt], step: int
+) -> tuple[EvalResult, dict[str, float]]:
+    """What the policy says to the held-out clips, and what `evaluation.rewards` say of it."""
     samples = team.rollouts.greedy(prompts)
-    result = evaluate(label, prompts, [s.text for s in samples])
+    result = evaluate(label, prompts, [s.text for s in samples], run.recipe.evaluation.normalizer)
     name = label.replace(" ", "_")
     run.folder.write(f"evaluation_{name}.json", result.to_json())
     measured = heldout_means(team.rewards.evaluate(samples))
@@ -201,7 +205,7 @@ def _evaluate(run: RunContext, label: str, team: Team, prompts: Sequence[Prompt]
     run.wandb.samples(step, f"heldout_{name}", team.rewards.score(samples, step)[0])
     terms = "".join(f", {term} {value:.4g}" for term, value in measured.items())
     run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
-    return result
+    return result, measured
 
 
 def _prove_checkpoint(recipe: Recipe, team: Team, path: Path, probe: Sequence[Prompt]) -> float:

@@ -21,6 +21,17 @@ BEFORE = evaluate("warm start", PROMPTS, ["alpha", "xray delta", "echo nine nine
 AFTER = evaluate("step 40", PROMPTS, ["alpha bravo", "charlie delta", "echo nine nine nine nine"])
 
 
+def test_the_normaliser_decides_what_an_error_is_and_stays_with_the_result() -> None:
+    """By appendix C of 2212.04356 numbers that are spelt out are digits."""
+    clips, heard = [prompt("a", "press one", None)], ["Press 1"]
+    assert evaluate("x", clips, heard).total.wer == 0.5
+    published = evaluate("x", clips, heard, "whisper-1")
+    assert published.total.wer == 0.0
+    assert EvalResult.from_json(published.to_json()) == published
+    with pytest.raises(ValueError, match="'plain-1' and 'whisper-1' differ"):
+        compare([evaluate("x", clips, heard)], [published])
+
+
 def test_an_evaluation_keeps_every_clip() -> None:
     assert [u.group for u in BEFORE.utterances] == ["recorded", "unseen voices", "recorded"]
     assert [u.errors.errors for u in BEFORE.utterances] == [1, 1, 1]
@@ -81,7 +92,7 @@ def test_other_clips_or_another_normaliser_are_not_compared() -> None:
     with pytest.raises(ValueError, match="'warm start' and 'fewer' decoded different clips"):
         compare([BEFORE], [fewer])
     with pytest.raises(ValueError, match="normalisers"):
-        compare([BEFORE], [EvalResult("old", BEFORE.utterances, normalizer_version="0")])
+        compare([BEFORE], [EvalResult("old", BEFORE.utterances, normalizer="plain-0")])
     with pytest.raises(ValueError, match="prompt id twice"):
         compare([EvalResult("twice", BEFORE.utterances * 2)], [BEFORE])
     with pytest.raises(ValueError, match="shorter"):

@@ -13,6 +13,7 @@ from rlhf_platform.planning.actors import (
     CUDA_CONTEXT,
     KEPT_CLIPS,
     PROCESS,
+    REWARD_CHILD,
     has_reference,
     learner_memory,
     micro_batch_of,
@@ -21,7 +22,7 @@ from rlhf_platform.planning.actors import (
 )
 from rlhf_platform.planning.sizes import Sizes, sizes_of
 from rlhf_platform.recipe.algorithms import CISPO, GRPO
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, RolloutConfig
+from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, RewardConfig, RolloutConfig
 
 PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
 GIB = 2**30
@@ -181,8 +182,10 @@ def test_a_sync_of_lora_sends_lora() -> None:
     assert rollout_memory(asked, sizes(lora=64, served=False)).host["sync"] == 2 * 4 * 1500
 
 
-def test_the_rewards_are_their_process() -> None:
-    assert reward_memory(recipe()).on_host == PROCESS["reward"]
+def test_the_rewards_are_their_processes() -> None:
+    config = recipe()
+    config.rewards = [RewardConfig(fn="a:b"), RewardConfig(fn="a:c", concurrency=3)]
+    assert reward_memory(config).on_host == PROCESS["reward"] + 4 * REWARD_CHILD
 
 
 learners = st.builds(

@@ -13,7 +13,7 @@ import ray
 
 from rlhf_platform.errors import ClusterError, RewardError, WaitTimeout
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe, RewardConfig
-from rlhf_platform.train.cluster import actor_options, cluster, placed
+from rlhf_platform.train.cluster import actor_options, bundles_of, cluster, placed
 from rlhf_platform.train.waiting import wait
 
 
@@ -68,6 +68,13 @@ def test_more_cores_than_the_cluster_has_are_refused_after_a_bounded_wait(local_
         placed(big),
     ):
         pass
+
+
+def test_a_reward_worker_reserves_what_its_rewards_do() -> None:
+    recipe = Recipe(name="a", rewards=[RewardConfig(fn="a:b", cpus=1.5, gpus=0.5), RewardConfig(fn="a:c")])
+    recipe.evaluation.rewards = [RewardConfig(fn="a:d", gpus=0.5)]
+    recipe.scoring.workers = 2
+    assert bundles_of(recipe)[2:] == [{"CPU": 1.75, "GPU": 1.0}] * 2
 
 
 def test_the_local_cluster_listens_on_loopback_only(local_ray: Recipe) -> None:

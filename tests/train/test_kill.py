@@ -40,7 +40,7 @@ steps: 11
 data: {demo: digits}
 algorithm: {type: grpo, group_size: 2}
 rollout: {prompts_per_step: 3}
-rewards: [{fn: rewards.asr:wer_reward}]
+rewards: [{fn: rewards.asr:wer_reward, weight: 2, schedule: "linear(step, 0, 4)"}]
 evaluation: {every: 4}
 checkpoint: {every: 2, keep_last: 2, keep_best: 1}
 tracking: {wandb: 'off'}
@@ -130,6 +130,8 @@ def test_two_undisturbed_runs_are_the_same(undisturbed: tuple[Path, int], tmp_pa
         assert rows(again, name) == rows(undisturbed[0], name)
     drawn = [prompt for row in rows(again, "prompts.jsonl") for prompt in row["prompts"]]
     assert len(drawn) == 33
+    weights = [row["reward_weight/wer_reward"] for row in rows(again, "metrics.jsonl")]
+    assert weights == [0.5, 1.0, 1.5, *[2.0] * 8]
     assert [sorted(drawn[i : i + 7]) for i in range(0, 28, 7)] == [[p.id for p in PROMPTS]] * 4
 
 
