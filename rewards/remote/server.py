@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import re
 import signal
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -104,21 +105,52 @@ class RewardServer:
         return web.Response(body=wire.write_results(answers), content_type="application/json")
 
 
-def serve(term: Term, host: str, port: int, token: str, ready: Callable[[str], object]) -> None:
+def serve(
+    term: Term,
+    host: str,
+    port: int,
+    token: str,
+    ready: Callable[[str], object],
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Serve a function until SIGTERM, or until Ctrl-C raises KeyboardInterrupt; then its processes are dead.
 
-    `port`: 0 takes a free one. `ready` is called with the address that scores, once it does. Raises `RewardError` for
-    an address that cannot be listened at, and for one beyond loopback without a token; `RecipeError` when the function
-    cannot be loaded.
+    `port`: 0 takes a free one. `tls`: of `certified`; none speaks plain HTTP. `ready` is called with the address that
+    scores, once it does. Raises `RewardError` for an address that cannot be listened at, and for one beyond loopback
+    without a token; `RecipeError` when the function cannot be loaded.
     """
     if not token and not _is_loopback(host):
         way_out = "set the variable of --token-env to a token, or leave --host out"
         raise RewardError(f"--host is {host}: others can reach that, and there is no token; {way_out}")
     with RewardPool(term) as pool:
-        asyncio.run(_serve(pool, host, port, token, ready))
+        asyncio.run(_serve(pool, host, port, token, ready, tls))
 
 
-async def _serve(pool: RewardPool, host: str, port: int, token: str, ready: Callable[[str], object]) -> None:
+def certified(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """TLS with a certificate chain and its key, PEM files; without `key` the first file holds both.
+
+    Raises `RewardError` when they cannot be read or do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # what ssl raises is one too
+        said = error.strerror or str(error)
+        raise RewardError(
+            f"--tls-cert {certificate}" + (f" --tls-key {key}" if key else "") + f": {said}; give a certificate chain "
+            "and its key as PEM files"
+        ) from None
+    return context
+
+
+async def _serve(
+    pool: RewardPool,
+    host: str,
+    port: int,
+    token: str,
+    ready: Callable[[str], object],
+    tls: ssl.SSLContext | None,
+) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     server = RewardServer(pool, token)
@@ -126,12 +158,12 @@ async def _serve(pool: RewardPool, host: str, port: int, token: str, ready: Call
     try:
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
         except OSError as error:
             way_out = "another port, or 0 for a free one" if port else "another --host"
             raise RewardError(f"--host {host} --port {port}: {error.strerror}; give {way_out}") from None
         address, port, *_ = runner.addresses[0]
-        ready(f"http://{f'[{address}]' if ':' in address else address}:{port}/score")
+        ready(f"{'https' if tls else 'http'}://{f'[{address}]' if ':' in address else address}:{port}/score")
         await stopped.wait()
     finally:
         await runner.cleanup()

@@ -50,6 +50,12 @@ def serve(
         "127.0.0.1"
     ),
     token_env: TokenEnv = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate chain, PEM: speak HTTPS.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key, where it is not in the same file.")
+    ] = None,
     kwargs: Kwargs = "{}",
     timeout: Timeout = 30.0,
     concurrency: Concurrency = None,
@@ -63,9 +69,11 @@ def serve(
 
         if _is_url(fn):
             raise RewardError(f"FN is {fn!r}: that is a server already; name a function as `file.py:name`")
-        token = _token(token_env)
+        if tls_key and not tls_cert:
+            raise RewardError(f"--tls-key is {str(tls_key)!r}: there is no --tls-cert that it is the key of; give both")
+        token, tls = _token(token_env), server.certified(tls_cert, tls_key) if tls_cert else None
         term = _term(fn, timeout=timeout, concurrency=concurrency, kwargs=_object(kwargs))
-        server.serve(term, host, port, token, lambda url: typer.echo(f"{term.name}: {url}"))
+        server.serve(term, host, port, token, lambda url: typer.echo(f"{term.name}: {url}"), tls)
 
 
 @rewards_app.command("test")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rlhf_platform.cli.main import app
 from rlhf_platform.cli.reward_tables import distribution, histogram
-from tests.rewards.remote.serving import reward_server
+from tests.rewards.remote.serving import certificate, reward_server
 
 MINE = """
 def length(sample, factor=1):
@@ -181,6 +181,17 @@ def test_a_served_function_answers_until_it_is_ended(ended_by: signal.Signals, c
         assert not Path("/proc", pids[0]).exists()
 
 
+def test_a_function_is_served_by_tls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = certificate(folder)
+    with serving("mine.py:length", "--port", "0", "--tls-cert", str(file)) as (_, line):
+        url = re.fullmatch(r"length: (https://127\.0\.0\.1:\d+/score)\n", line)
+        assert url
+        code, _, err = tried(url[1])
+        assert (code, "certificate" in err) == (2, True)
+        monkeypatch.setenv("SSL_CERT_FILE", str(file))
+        assert tried(url[1], "--show", "0")[0] == 0
+
+
 def test_what_cannot_be_served_is_a_line_and_exit_code_2(folder: Path) -> None:
     with serving("mine.py:length", "--port", "0") as (_, line):
         port = line.rpartition(":")[2].partition("/")[0]
@@ -192,6 +203,9 @@ def test_what_cannot_be_served_is_a_line_and_exit_code_2(folder: Path) -> None:
             ),
             (["mine.py:gone"], "mine.py has no 'gone'"),
             (["http://127.0.0.1:9/score"], "that is a server already"),
+            (["mine.py:length", "--tls-key", "k.pem"], "there is no --tls-cert that it is the key of"),
+            (["mine.py:length", "--tls-cert", "mine.py"], "--tls-cert mine.py: "),
+            (["mine.py:length", "--tls-cert", "gone.pem"], "--tls-cert gone.pem: No such file"),
             (["mine.py:length", "--token-env", "MINE"], "--token-env is MINE: that environment variable is not set"),
         ):
             result = CliRunner().invoke(app, ["rewards", "serve", *options])

@@ -34,6 +34,7 @@ from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.prompts import Plan as PromptsPlan
 from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.recipe.load import load_recipe
+from tests.rewards.remote.serving import certificate
 from tests.runs import write_run
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +160,7 @@ def of_rewards(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewards.remote.server._serve", listen)
     monkeypatch.setenv("REWARD_TOKEN", "as exported by a line before it")
     Path("hypotheses.jsonl").write_text('{"id": "train", "text": "alpha"}\n')
+    shutil.copy(certificate(Path()), "server.key")  # each file holds both
     bare = len(arguments) < 3 or arguments[2].startswith("http")
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output

@@ -6,15 +6,10 @@ import json
 import ssl
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from rewards.plugin import Term, load_reward
 from rewards.pool import RewardPool
@@ -24,7 +19,7 @@ from rewards.types import RewardInput
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.schema import RewardConfig
 from rlhf_platform.types import Failed
-from tests.rewards.remote.serving import http, results, reward_server, scripted
+from tests.rewards.remote.serving import certificate, http, results, reward_server, scripted
 
 TWO = [RewardInput("p1", "alpha bravo"), RewardInput("p2", "charlie")]
 NOBODY = "http://127.0.0.1:9/score"
@@ -313,20 +308,7 @@ def test_kwargs_that_json_does_not_have_are_refused() -> None:
 
 
 def test_a_certificate_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "server.pem"
-    plain = serialization.NoEncryption()
-    own = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    file.write_bytes(own + certificate.public_bytes(serialization.Encoding.PEM))
+    file = certificate(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(file)
     with scripted(results(1.0, 2.0), tls=tls) as server:
