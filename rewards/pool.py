@@ -174,6 +174,9 @@ class RewardPool:
                 process.stop()
             if not process.alive:
                 process.start(min(self._start_timeout, left))
+            if self._closed:  # while it started
+                process.stop()
+                return self._none(batch.samples, "timeout", OVER)
             return process.score(batch, until)
         except (PlatformError, OSError) as error:
             return self._none(batch.samples, "unavailable", f"its process could not be started again: {error}")

@@ -122,3 +122,9 @@ def test_the_numbers_of_a_step_are_on_one_line() -> None:
     assert step_numbers(metrics) == (
         "reward 0.512  WER 34.5 %  KL 0.0012  mismatch 2.3e-06 before sync, 1.0e-06 after  [rollout 2.0 update 3.0 s]"
     )
+
+
+def test_samples_without_a_reward_are_told_with_it() -> None:
+    metrics = {"reward": 0.5, "sample_wer": 0.1, "kl": 0.0, "logprob_diff_max": 0.0, "probe_diff_max": 0.0}
+    assert step_numbers(metrics | {"reward_failed": 0.0}).startswith("reward 0.500  WER")
+    assert step_numbers(metrics | {"reward_failed": 3.0}).startswith("reward 0.500 (3 samples without)  WER")

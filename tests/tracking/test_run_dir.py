@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.types import Failed, Prompt, Sample, ScoredSample, StopReason
 
 
 def read_status(run: RunDir) -> dict:
@@ -65,3 +66,25 @@ def test_metrics_are_one_json_object_a_step(tmp_path: Path) -> None:
     assert (first["step"], first["reward"], first["kl"]) == (1, 0.5, 1e-9)
     assert second["reward"] != second["reward"]
     assert second["time"] >= first["time"]
+
+
+def test_each_failed_sample_is_a_line_with_what_a_person_needs_and_goes_with_its_step(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "asr", 3)
+    prompt = Prompt("p1", "clips/a.flac", "alpha", "en")
+    sample = Sample(prompt, (1,), (-0.5,), "bravo", StopReason.EOS, 1)
+    late = ScoredSample(sample, Failed("timeout", "no answer within 30 s", "judge"))
+    for step, failed in ((1, []), (2, [late]), (3, [late, late])):
+        run.step(step, {"reward": 1.0}, ["p1"], failed)
+    written = [json.loads(line) for line in (run.path / "failures.jsonl").read_text().splitlines()]
+    assert [row.pop("step") for row in written] == [2, 3, 3]
+    assert written[0] == {
+        "reward": "judge",
+        "kind": "timeout",
+        "message": "no answer within 30 s",
+        "prompt": "p1",
+        "audio": "clips/a.flac",
+        "reference": "alpha",
+        "text": "bravo",
+    }
+    run.rewind(2, 3)
+    assert len((run.path / "failures.jsonl").read_text().splitlines()) == 1
