@@ -1,6 +1,7 @@
 """One reward function, called in processes of its own: side by side, again where the recipe says so, never for ever."""
 
 import queue
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -47,7 +48,7 @@ class RewardPool:
         self.retried = self.cached = 0
         self._start_timeout = start_timeout
         self._cache: dict[Any, Answer] = {}
-        self._closed = False
+        self._closed = threading.Event()
         count = term.config.concurrency or 1
         # Threads that stay: a process dies with the thread that started it.
         self._threads = ThreadPoolExecutor(count, f"reward {term.name}")
@@ -116,7 +117,7 @@ class RewardPool:
 
     def close(self) -> None:
         """Kill the processes, at work or not; the pool is not used after that."""
-        self._closed = True
+        self._closed.set()
         for process in self._processes:
             process.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -167,14 +168,14 @@ class RewardPool:
         process = self._idle.get()
         try:
             left = until - time.monotonic()
-            if left <= 0 or self._closed:
+            if left <= 0 or self._closed.is_set():
                 return self._none(batch.samples, "timeout", OVER)
             if process.worn and process.alive:
                 process.state()
                 process.stop()
             if not process.alive:
                 process.start(min(self._start_timeout, left))
-            if self._closed:  # while it started
+            if self._closed.is_set():  # while it started
                 process.stop()
                 return self._none(batch.samples, "timeout", OVER)
             return process.score(batch, until)
