@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,7 +52,8 @@ class RewardPool:
         count = term.config.concurrency or 1
         # Threads that stay: a process dies with the thread that started it.
         self._threads = ThreadPoolExecutor(count, f"reward {term.name}")
-        self._processes = [RewardProcess(term, gpus) for _ in range(count)]
+        # Each draws random numbers of its own.
+        self._processes = [RewardProcess(replace(term, seed=term.seed + number), gpus) for number in range(count)]
         try:
             self._start(self._processes[:1])
             # The loop of an async function is one process, however many calls it awaits.

@@ -1,6 +1,7 @@
 """The reward actor: a thin shell around `rewards.score.Scorer`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -8,6 +9,9 @@ import ray
 from rewards.plugin import Term
 from rewards.processes.batch import PackedBatch
 from rewards.score import Answers, Scorer
+
+_SEEDS = 10_000
+"""Seeds from one worker to the next: more than a reward has processes."""
 
 
 @ray.remote
@@ -17,10 +21,10 @@ class RewardWorker:
     def __init__(self, rewards: Sequence[Term], evaluation: Sequence[Term], start_timeout: float) -> None:
         self._terms, self._start_timeout = (rewards, evaluation), start_timeout
 
-    def start(self) -> None:
-        """Load the rewards. Raises `RecipeError` when one cannot be loaded."""
+    def start(self, rank: int) -> None:
+        """Load the rewards. `rank`: of this worker. Raises `RecipeError` when one cannot be loaded."""
         # Not in __init__: an error there reaches the driver as a dead actor, here as the RecipeError it is.
-        rewards, evaluation = self._terms
+        rewards, evaluation = ([replace(t, seed=t.seed + rank * _SEEDS) for t in terms] for terms in self._terms)
         needed = [term.config.gpus for term in (*rewards, *evaluation)]
         gpus = shared_out([str(gpu) for gpu in ray.get_gpu_ids()], needed)
         self._scorer = Scorer(rewards, self._start_timeout, gpus[: len(rewards)])

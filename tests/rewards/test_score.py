@@ -179,6 +179,18 @@ def test_two_runs_with_one_seed_draw_the_same(tmp_path: Path) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_the_processes_of_a_reward_draw_each_its_own(tmp_path: Path) -> None:
+    code = (
+        "import os, random, time\n"
+        "def draw(sample):\n    time.sleep(0.02)\n    return {'process': os.getpid(), 'drawn': random.random()}\n"
+    )
+    with scorer(tmp_path, code, RewardConfig(fn="mine.py:draw", concurrency=2)) as made:
+        [answers] = made.score(packed(*"abcdefghijklmnop"), MINUTE).by_term
+    parts: list[Any] = answers
+    assert len({part["process"] for part in parts}) == 2
+    assert len({part["drawn"] for part in parts}) == 16
+
+
 def test_a_state_that_is_not_plain_values_is_refused(tmp_path: Path) -> None:
     code = REMEMBERS.replace('return {"best": self.best}', "return {1, 2}")
     said = pytest.raises(RewardError, match=r"reward Best: state_dict\(\) must return plain JSON values")
@@ -266,8 +278,8 @@ def test_the_actor_scores_and_reports_a_bad_recipe_as_such(cluster: None, tmp_pa
         return RewardWorker.options(num_cpus=0.25).remote(terms_of([RewardConfig(fn=fn)], tmp_path), [], MINUTE)
 
     good, bad = worker("rewards.asr:wer_reward"), worker("gone.py:reward")
-    ray.get(good.start.remote(), timeout=60)
+    ray.get(good.start.remote(0), timeout=60)
     assert ray.get(good.score.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == [[0.5]]
     assert ray.get(good.evaluate.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == []
     with pytest.raises(RecipeError, match=r"rewards\[0\]\.fn is 'gone\.py:reward'"):
-        ray.get(bad.start.remote(), timeout=60)
+        ray.get(bad.start.remote(0), timeout=60)
