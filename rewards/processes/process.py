@@ -205,7 +205,7 @@ class RewardProcess:
             return Failed("timeout", "the time for all rewards of this step was over while it ran", term.name)
         held = _resident(self._process.pid) / _GIB if self._process else 0.0
         if held > term.config.max_memory:
-            limit_said = f"{term.key}.max_memory is {term.config.max_memory:g}"
+            limit_said = f"{term.key}.max_memory is {term.config.max_memory:g}; raise it if that much is needed"
             return Failed("crashed", f"its process was killed at {held:.1f} GiB: {limit_said}", term.name)
         return None
 

@@ -119,7 +119,8 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
         place = Place(kind, index, found, None, cpus)
         if found is not None:
             cores[found] -= cpus
-            place = Place(kind, index, found, gpus[found].pop(0) if gpu else None, cpus)
+            taken = [gpus[found].pop(0) for _ in range(gpu)]
+            place = Place(kind, index, found, taken[0] if taken else None, cpus)
         places.append(place)
     return places
 

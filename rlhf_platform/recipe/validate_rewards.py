@@ -166,7 +166,7 @@ def _weight(reward: RewardConfig, key: str, recipe: Recipe) -> Problems:
     elif reward.weight == 0:
         yield f"{key}.schedule", f"it has no effect on {key}.weight=0; give a weight, or leave this out"
     else:
-        for step in range(1, recipe.steps + 1):
+        for step in range(1, max(recipe.steps, 1) + 1):  # an evaluation alone scores too
             try:
                 weight = weight_at(reward, step)
             except EvaluationError as error:

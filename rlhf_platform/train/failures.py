@@ -56,7 +56,7 @@ class FailureWindow:
             raise RewardError(self._too_many(failures, failed, of))
 
     def _too_many(self, failures: Sequence[Failed], failed: int, of: int) -> str:
-        found = Counter((f.term, f.kind) for f in failures)
+        found = Counter((f.term or "their combination", f.kind) for f in failures)
         kinds = ", ".join(f"{number} {term}: {kind}" for (term, kind), number in found.most_common())
         steps = f"in the last {len(self._steps)} steps " if len(self._steps) > 1 else ""
         return (

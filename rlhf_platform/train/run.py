@@ -144,8 +144,8 @@ def train(
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
-                result_here, measured = _evaluate(run, f"step {step}", team, heldout, step)
-                metrics |= {"heldout_wer": result_here.total.wer, **measured}
+                found, measured = _evaluate(run, f"step {step}", team, heldout, step)
+                metrics |= {"heldout_wer": found.total.wer, **measured}
                 metrics["heldout_gap"] = heldout_gap([*history, metrics], wer_before)
             history.append(metrics)
             folder.step(step, metrics, [prompt.id for prompt in result.prompts], result.failed)

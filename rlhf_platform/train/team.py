@@ -202,7 +202,7 @@ class Rewards(_Workers):
         super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, arguments)
 
     def ready(self) -> None:
-        self._all("start", "load the rewards", timeout=self._timeouts.start_timeout)
+        self._each("start", range(len(self._actors)), "load the rewards", self._timeouts.start_timeout)
 
     def score(
         self, samples: Sequence[Sample], step: int, group_size: int | None = None
@@ -212,7 +212,8 @@ class Rewards(_Workers):
         `group_size`: of consecutive samples of one prompt; none: outcomes are not normalised in groups.
         """
         answers, work = self._asked("score", samples, group_size or 1)
-        outcomes = combine(self._recipe.rewards, self._recipe.scoring, answers, group_size, step)
+        # Before RL there is an evaluation; schedules begin with the first step.
+        outcomes = combine(self._recipe.rewards, self._recipe.scoring, answers, group_size, max(step, 1))
         return list(map(ScoredSample, samples, outcomes)), work
 
     def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:

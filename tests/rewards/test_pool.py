@@ -169,7 +169,7 @@ def test_a_call_that_eats_memory_is_killed_at_its_limit(tmp_path: Path) -> None:
     assert (fine, after) == (1.0, 1.0)
     assert isinstance(eats, Failed)
     assert eats.kind == "crashed"
-    assert eats.message.endswith("GiB: reward.max_memory is 0.3")
+    assert eats.message.endswith("GiB: reward.max_memory is 0.3; raise it if that much is needed")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,13 @@ def test_more_failures_than_the_recipe_allows_stop_the_run_and_say_which() -> No
     )
 
 
+def test_a_combination_without_a_value_is_told_as_such() -> None:
+    window = FailureWindow(recipe(max_failure_rate=0.0))
+    window.new_step()
+    with pytest.raises(RewardError, match="in this step 1 their combination: out_of_range"):
+        window.check(scored(1.0, Failed("out_of_range", "the product of wer -1 is not defined")))
+
+
 def test_a_bad_step_among_good_ones_is_no_reason_to_stop_and_several_are() -> None:
     window = FailureWindow(recipe(max_failure_rate=0.25, failure_window=2))
     for outcomes in ([1.0] * 4, [1.0, 1.0, LATE, LATE]):
