@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from rlhf_platform.recipe import schema
-from rlhf_platform.recipe.algorithms import ALGORITHMS
+from rlhf_platform.recipe.algorithm_names import ALGORITHMS
 from rlhf_platform.recipe.bounds import allowed
 from rlhf_platform.recipe.keys import Key, keys_of
 from rlhf_platform.recipe.resume import may_change

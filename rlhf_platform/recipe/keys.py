@@ -6,7 +6,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from rlhf_platform.recipe.algorithms import ALGORITHMS
+from rlhf_platform.recipe.algorithm_names import ALGORITHMS
 from rlhf_platform.recipe.schema import Recipe
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}

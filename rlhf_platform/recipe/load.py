@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.algorithms import ALGORITHMS, PLANNED, AlgorithmConfig
+from rlhf_platform.recipe.algorithm_names import ALGORITHMS, ELSEWHERE
+from rlhf_platform.recipe.algorithms import AlgorithmConfig
 from rlhf_platform.recipe.keys import Key, keys_of, nearest, nearest_key
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.recipe.sources import Layer, read_chain, read_overrides, shown
@@ -155,10 +156,11 @@ def _algorithm(layers: Sequence[Layer]) -> Any:
 
 
 def _no_algorithm(name: str) -> str:
+    if name in ELSEWHERE:
+        return f" is {name}: {ELSEWHERE[name]}"
     near = nearest(name, list(ALGORITHMS))
-    meant = f"; did you mean {near}?" if near and name not in PLANNED else ""
-    known = "known, and not trained by this version" if name in PLANNED else "unknown"
-    return f" is {name}: {known}; allowed one of {', '.join(ALGORITHMS)}{meant}"
+    meant = f"; did you mean {near}?" if near else ""
+    return f" is {name}: unknown; allowed one of {', '.join(ALGORITHMS)}{meant}"
 
 
 def _checked_value(section: Any, key: Key, value: Any) -> tuple[str, Any]:
