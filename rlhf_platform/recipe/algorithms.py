@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rlhf_platform.recipe.field import key
 
 NORMALIZATIONS = ("token", "sequence", "length")
+KL_ESTIMATORS = ("k1", "k2", "k3", "straight_through")
 
 
 @dataclass
@@ -22,35 +23,14 @@ class AlgorithmConfig:
 
 
 @dataclass
-class RLConfig(AlgorithmConfig):
-    """How rewards become a gradient."""
+class OnlineConfig(AlgorithmConfig):
+    """What algorithms have that learn from their own samples."""
 
     kl_coef: float = key(0.0, at_least=0.0, at_most=10.0)
     """Weight of the KL to the reference, the warm start; 0, as published, keeps no reference in memory."""
-    kl_in: str = key("loss", choices=("loss", "reward"))
-    """Where the KL is paid: in the `loss`, beside the policy's, or in the `reward` of each token, so that the advantage
-    knows of it."""
-    kl_estimator: str = key("k3", choices=("k1", "k2", "k3", "straight_through"))
-    """How it is estimated from sampled tokens (Schulman 2020): `k1`, the log-ratio, unbiased and noisy; `k2`, half its
-    square; `k3`, unbiased and never below 0; `straight_through`, the value of k3 with the gradient of k2, which as a
-    loss is the KL's own gradient."""
-    kl_target: float | None = key(None, above=0.0, at_most=1000.0)
-    """KL per token, in nats, that `kl_coef` is steered towards from its start value (1909.08593, section 2.2); none:
-    `kl_coef` stays."""
     reference_every: int = key(0, at_least=0)
     """RL steps after which the reference becomes the policy of that moment, so that the KL bounds the pace and not the
     way; 0 keeps the warm start."""
-    entropy_coef: float = key(0.0, at_least=0.0, at_most=1.0)
-    """Weight of an entropy bonus in the loss, which keeps a policy from growing sure too early; 0 has none."""
-    entropy_target: float | None = key(None, above=0.0, at_most=20.0)
-    """Entropy per token, in nats, below which the bonus acts; `entropy_coef` is then raised while the entropy is below
-    and lowered while it is above (Skywork-OR1 2505.22312, section 4). None: the bonus always acts."""
-    importance: str = key("token", choices=("token", "sequence", "token_mask", "sequence_mask"))
-    """What corrects the difference of rollout's log-probs from the learner's (law 6): the weight learner/rollout per
-    `token` or of the whole `sequence`, capped; or `token_mask` and `sequence_mask`, which leave out what is outside
-    [1 / importance_cap, importance_cap]."""
-    importance_cap: float = key(2.0, at_least=1.0, at_most=100.0)
-    """Cap of that weight, which bounds the variance."""
     epochs: int = key(1, at_least=1, at_most=16)
     """Passes over the samples of a step."""
     minibatches: int = key(1, at_least=1, at_most=64)
@@ -63,6 +43,33 @@ class RLConfig(AlgorithmConfig):
     breaking the voice (AQAA 2506.07967), `audio` learns nothing else. An end token counts with what stands before it."""
     train_turns: str = key("all", choices=("all", "last"))
     """Which turns of a completion with several are learnt; `last`: the one that the reward is of."""
+
+
+@dataclass
+class RLConfig(OnlineConfig):
+    """How rewards become a policy gradient."""
+
+    kl_in: str = key("loss", choices=("loss", "reward"))
+    """Where the KL is paid: in the `loss`, beside the policy's, or in the `reward` of each token, so that the advantage
+    knows of it."""
+    kl_estimator: str = key("k3", choices=KL_ESTIMATORS)
+    """How it is estimated from sampled tokens (Schulman 2020): `k1`, the log-ratio, unbiased and noisy; `k2`, half its
+    square; `k3`, unbiased and never below 0; `straight_through`, the value of k3 with the gradient of k2, which as a
+    loss is the KL's own gradient."""
+    kl_target: float | None = key(None, above=0.0, at_most=1000.0)
+    """KL per token, in nats, that `kl_coef` is steered towards from its start value (1909.08593, section 2.2); none:
+    `kl_coef` stays."""
+    entropy_coef: float = key(0.0, at_least=0.0, at_most=1.0)
+    """Weight of an entropy bonus in the loss, which keeps a policy from growing sure too early; 0 has none."""
+    entropy_target: float | None = key(None, above=0.0, at_most=20.0)
+    """Entropy per token, in nats, below which the bonus acts; `entropy_coef` is then raised while the entropy is below
+    and lowered while it is above (Skywork-OR1 2505.22312, section 4). None: the bonus always acts."""
+    importance: str = key("token", choices=("token", "sequence", "token_mask", "sequence_mask"))
+    """What corrects the difference of rollout's log-probs from the learner's (law 6): the weight learner/rollout per
+    `token` or of the whole `sequence`, capped; or `token_mask` and `sequence_mask`, which leave out what is outside
+    [1 / importance_cap, importance_cap]."""
+    importance_cap: float = key(2.0, at_least=1.0, at_most=100.0)
+    """Cap of that weight, which bounds the variance."""
 
 
 @dataclass
@@ -157,7 +164,7 @@ class RLOO(RLConfig):
     """Weight of the KL to the reference, the warm start; 0.03 is published, 0 keeps no reference in memory."""
     kl_in: str = key("reward", choices=("reward", "loss"))
     """Where the KL is paid: in the `reward` of the whole sample, as published, or in the `loss`."""
-    kl_estimator: str = key("k1", choices=("k1", "k2", "k3", "straight_through"))
+    kl_estimator: str = key("k1", choices=KL_ESTIMATORS)
     """How the KL is estimated from sampled tokens (Schulman 2020); published `k1`, the log-ratio."""
     normalization: str = key("sequence", choices=("sequence",))
     """The loss is a mean over samples: a sample has one ratio."""
@@ -178,7 +185,7 @@ class ReinforcePP(RLConfig):
     memory."""
     kl_in: str = key("reward", choices=("reward", "loss"))
     """Where the KL is paid: in the `reward` of each token, as published, or in the `loss`."""
-    kl_estimator: str = key("k1", choices=("k1", "k2", "k3", "straight_through"))
+    kl_estimator: str = key("k1", choices=KL_ESTIMATORS)
     """How the KL is estimated from sampled tokens (Schulman 2020); published `k1`, the log-ratio."""
     gamma: float = key(1.0, above=0.0, at_most=1.0)
     """Discount per token of what is to come; published 1."""
@@ -202,7 +209,7 @@ class PPO(RLConfig):
     in memory."""
     kl_in: str = key("reward", choices=("reward", "loss"))
     """Where the KL is paid: in the `reward` of each token, as published, or in the `loss`."""
-    kl_estimator: str = key("k1", choices=("k1", "k2", "k3", "straight_through"))
+    kl_estimator: str = key("k1", choices=KL_ESTIMATORS)
     """How the KL is estimated from sampled tokens (Schulman 2020); published `k1`, the log-ratio."""
     minibatches: int = key(8, at_least=1, at_most=64)
     """Optimiser steps per pass, of the policy and of the critic; published 8, 512 samples by 64."""
@@ -224,7 +231,7 @@ class PPO(RLConfig):
 
 
 @dataclass
-class OnlineDPO(RLConfig):
+class OnlineDPO(OnlineConfig):
     """Online DPO (2402.04792): the best and the worst sample of a prompt, by the reward, are a pair; DPO's loss
     (2305.18290) prefers the one to the other, against the reference."""
 
@@ -240,7 +247,7 @@ class OnlineDPO(RLConfig):
     """The loss is a mean over pairs."""
 
 
-RL_ALGORITHMS: dict[str, type[RLConfig]] = {
+RL_ALGORITHMS: dict[str, type[OnlineConfig]] = {
     kind.type: kind for kind in (GRPO, DrGRPO, DAPO, GSPO, CISPO, GDPO, RLOO, ReinforcePP, PPO, OnlineDPO)
 }
 """What `algorithm.type` may name of RL: the loop of `rlhf_platform.train.loop`."""

@@ -258,14 +258,31 @@ class LearnerConfig:
     """1e-6 suits full-size models; the tiny backbone takes about 1e-4."""
     warmup_steps: int = key(0, at_least=0)
     """Optimiser steps over which the learning rate rises from 0."""
-    schedule: str = key("constant", choices=("constant", "linear"))
-    """After the warm-up: `linear` falls to 0 at the last step, which cools a warm start that RL has stirred up."""
+    schedule: str = key("constant", choices=("constant", "linear", "cosine"))
+    """After the warm-up: `linear` and `cosine` fall to 0 at the last step, which cools a warm start that RL has stirred
+    up."""
+    optimizer: str = key("adamw", choices=("adamw", "sgd"))
+    """`adamw`, which keeps two numbers per weight, or plain `sgd`, which keeps none."""
+    adam_betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    """How slowly AdamW's mean and spread of the gradient follow, each in [0, 1); no effect with `sgd`."""
     weight_decay: float = key(0.0, at_least=0.0, at_most=1.0)
     """Of AdamW, per step and learning rate."""
     max_grad_norm: float = key(1.0, above=0.0)
     """A longer gradient is scaled down to this L2 norm."""
     micro_batch_size: int = key(32, at_least=1)
-    """Samples per forward. The loss does not depend on it (law 5), memory does."""
+    """Samples per forward, at most. The loss does not depend on it (law 5), memory does."""
+    micro_batch_tokens: int | None = key(None, at_least=64)
+    """Decoder positions per forward, padding included, at most: short samples are then taken more at a time than long
+    ones, and clips of like length together. A longer sample stands alone. None: no such bound."""
+    micro_batch_seconds: float | None = key(None, above=0.0)
+    """Seconds of audio per forward, padding included, at most: what the encoder's memory follows. None: no such
+    bound."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest anew: a third more work, far less
+    memory."""
+    offload: str = key("none", choices=("none", "optimizer", "weights"))
+    """What DeepSpeed keeps in the machine's memory instead of the GPU's: the `optimizer` state (from ZeRO 1), or the
+    `weights` too (ZeRO 3)."""
     freeze_encoder: bool = True
     """Keep the audio encoder as the warm start left it, as StepAudio 2.5 does."""
     lora: LoraConfig = field(default_factory=LoraConfig)
