@@ -8,8 +8,8 @@ def capped_policy_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Loss per token, -sg(min(r, cap)) A logprob with r = exp(logprobs - old_logprobs), and where r was capped.
 
-    All (B, T), `advantages` (B, 1). The weight carries no gradient (sg) and has no lower bound, so every token keeps
-    a gradient, a capped one too.
+    All (B, T), `advantages` (B, 1) or (B, T). The weight carries no gradient (sg) and has no lower bound, so every
+    token keeps a gradient, a capped one too.
     """
     ratio = (logprobs - old_logprobs).detach().exp()
     return -ratio.clamp(max=cap) * advantages * logprobs, (ratio > cap) & (advantages != 0)

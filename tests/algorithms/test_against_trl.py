@@ -9,10 +9,12 @@ from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import entropy_from_logits, nanstd, selective_log_softmax
 
+from rlhf_platform.algorithms.dr_grpo import centred_advantages
+from rlhf_platform.algorithms.grpo import group_advantages
 from rlhf_platform.algorithms.logprobs import token_logprobs
 from rlhf_platform.algorithms.normalization import token_shares, units
-from rlhf_platform.learner.objective import advantages_in_groups, token_loss
-from rlhf_platform.recipe.algorithms import CISPO, DAPO, GRPO, GSPO, AlgorithmConfig, DrGRPO
+from rlhf_platform.learner.objective import token_loss
+from rlhf_platform.recipe.algorithms import CISPO, DAPO, GRPO, GSPO, DrGRPO, RLConfig
 
 LONGEST = 6
 
@@ -43,7 +45,7 @@ CASES = [
 
 def trl_loss(
     settings: dict[str, object],
-    algorithm: AlgorithmConfig,
+    algorithm: RLConfig,
     logprobs: Tensor,
     old: Tensor,
     behaviour: Tensor,
@@ -79,6 +81,7 @@ def trl_loss(
         "advantages": advantages,
         "old_per_token_logps": old,
         "ref_per_token_logps": reference,
+        # As TRL has it, against whose own code it stands in test_samples_against_trl.py.
         "importance_sampling_ratio": (old - behaviour).exp().clamp(max=algorithm.importance_cap),
         "num_items_in_batch": mask.sum(),
     }
@@ -90,7 +93,7 @@ def trl_loss(
 @pytest.mark.parametrize(("algorithm", "settings"), CASES, ids=lambda value: getattr(value, "type", ""))
 @pytest.mark.parametrize("seed", range(3))
 def test_loss_gradient_and_clipped_share_are_those_of_trl(
-    algorithm: AlgorithmConfig, settings: dict[str, object], seed: int
+    algorithm: RLConfig, settings: dict[str, object], seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
 
@@ -108,7 +111,8 @@ def test_loss_gradient_and_clipped_share_are_those_of_trl(
     ours.requires_grad_()
 
     mask = complete * scored.flatten().unsqueeze(1)
-    advantages = advantages_in_groups(algorithm, rewards, scored).flatten().unsqueeze(1)
+    in_group = centred_advantages if isinstance(algorithm, DrGRPO) else group_advantages
+    advantages = in_group(rewards, scored).flatten().unsqueeze(1)
     found = token_loss(algorithm, ours, old, behaviour, reference if algorithm.kl_coef else None, advantages, mask)
     shares = token_shares(mask, algorithm.normalization, LONGEST)
     loss = (found.loss * shares).sum() / units(mask, algorithm.normalization)

@@ -58,3 +58,39 @@ def test_an_advantage_per_sample_is_that_of_each_of_its_tokens() -> None:
     expected = clipped_surrogate(log_ratio, advantages.expand(3, 5), 0.2, 0.2)
     found = clipped_surrogate(log_ratio, advantages, 0.2, 0.2)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient", "clipped"),
+    [
+        (4.0, -2.0, 6.0, 0.0, True),  # would be 8: bounded at 3 x 2
+        (2.5, -2.0, 5.0, 5.0, False),  # the wrong way, but not that far
+        (0.5, -2.0, 1.6, 0.0, True),  # PPO's own clip
+        (4.0, 2.0, -2.4, 0.0, True),  # for A > 0 as ever
+        (0.1, 2.0, -0.2, -0.2, False),
+        (4.0, 0.0, 0.0, 0.0, False),
+    ],
+)
+def test_dual_clip_bounds_what_a_bad_token_costs(
+    ratio: float, advantage: float, loss: float, gradient: float, clipped: bool
+) -> None:
+    log_ratio = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    advantages = torch.tensor([[advantage]], dtype=torch.float64)
+    value, found = clipped_surrogate(log_ratio, advantages, 0.2, 0.2, dual_clip=3.0)
+    value.sum().backward()
+    assert value.item() == pytest.approx(loss)
+    assert log_ratio.grad is not None
+    assert log_ratio.grad.item() == pytest.approx(gradient)
+    assert found.item() is clipped
+
+
+@given(ROWS, st.floats(1.1, 10))
+def test_dual_clip_as_written_in_its_paper(rows: list[tuple[float, float]], dual: float) -> None:
+    log_ratio, advantage = (torch.tensor([column], dtype=torch.float64) for column in zip(*rows, strict=True))
+    loss, _ = clipped_surrogate(log_ratio, advantage, 0.2, 0.28, dual)
+    expected = []
+    for log_r, a in rows:
+        r = math.exp(log_r)
+        gain = min(r * a, min(max(r, 0.8), 1.28) * a)
+        expected.append(-max(gain, dual * a) if a < 0 else -gain)
+    torch.testing.assert_close(loss, torch.tensor([expected], dtype=torch.float64))
