@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.dimensions import Dimensions
+from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
 
 
@@ -60,11 +61,20 @@ class PolicyAdapter(ABC):
 
     @abstractmethod
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        """The learner's view of a prompt. A clip is featurised by itself, so its features depend on no other clip."""
+        """The learner's view of a prompt. A clip is featurised by itself, so its features depend on no other clip.
+
+        In layouts that chat, a prompt whose `audio` is empty is the user's turn that `metadata["text"]` spells, and no
+        audio. Raises DataError for a prompt that the layout cannot ask.
+        """
 
     @abstractmethod
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        """vLLM's view of the same prompt: token ids and the decoded waveform."""
+        """vLLM's view of the same prompt: token ids and, where it has audio, the decoded waveform."""
+
+    def silence(self) -> tuple[Tensor, Tensor] | None:
+        """Features (1, M, F) and mask (1, F) of a second of silence, for ranks whose batch has no audio; None where
+        the layout has no encoder."""
+        return None
 
     @abstractmethod
     def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
@@ -72,7 +82,10 @@ class PolicyAdapter(ABC):
 
     @abstractmethod
     def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
-        """Last decoder states (B, S, H) at `batch.input_ids` (B, S), given the encoder output of each clip (C)."""
+        """Last decoder states (B, S, H) at `batch.input_ids` (B, S), given the encoder output of each clip (C).
+
+        Where no row has audio, `clips` is that of a silent clip, which goes through the adaptor and counts for nothing.
+        """
 
     @abstractmethod
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
@@ -137,8 +150,11 @@ class PolicyAdapter(ABC):
 
     def transcript_tokens(self, text: str) -> tuple[int, ...]:
         """The completion that a transcript is: its pieces (also of what spells a control token) and the end token."""
-        pieces = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-        return (*pieces, self.tokenizer.eos_token_id)
+        return (*self.pieces(text), self.tokenizer.eos_token_id)
+
+    def pieces(self, text: str) -> list[int]:
+        """Text as text pieces, also what spells a control token: a user's text cannot end its own turn."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
     def vllm_weights(self, model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         """Every parameter under vLLM's name, detached. A tied head is its embedding, and sent once."""
@@ -147,8 +163,23 @@ class PolicyAdapter(ABC):
 
 
 def put_audio(model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor], placeholder: int) -> Tensor:
-    """Input embeddings (B, S, H) with `clips[c]` (positions, H), adaptor output, at the placeholders of c's rows."""
+    """Input embeddings (B, S, H) with `clips[c]` (positions, H), adaptor output, at the placeholders of c's rows.
+
+    Without a row that has audio the clips are added times 0, so that every rank's backward reaches what made them.
+    """
     embeddings: Tensor = model.get_input_embeddings()(batch.input_ids)
+    heard = [clips[clip] for clip in batch.clip_index.tolist() if clip >= 0]
+    if not heard:
+        return embeddings + 0.0 * torch.cat(list(clips)).sum().to(embeddings.dtype)
     is_audio = (batch.input_ids == placeholder).unsqueeze(-1).expand_as(embeddings)
-    rows = torch.cat([clips[int(clip)] for clip in batch.clip_index])
-    return embeddings.masked_scatter(is_audio, rows.to(embeddings.dtype))
+    return embeddings.masked_scatter(is_audio, torch.cat(heard).to(embeddings.dtype))
+
+
+def written_text(prompt: Prompt) -> str:
+    """What the user of a prompt without audio wrote: `metadata["text"]`. Raises DataError when there is none."""
+    text = prompt.metadata.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(
+            f"prompt {prompt.id}: audio is empty and metadata.text is {text!r}; name a clip, or the text to answer"
+        )
+    return text

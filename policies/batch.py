@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -13,21 +14,22 @@ class EncodedPrompt:
 
     `token_ids`: what the decoder reads before the completion; in layouts that put audio among the tokens, one
     placeholder per audio position. `features`: log-mel (M, F), `features_mask`: (F,), 1 where a frame is real; both
-    None for a prompt without audio.
+    None for a prompt without audio, and for one whose encoder output is kept instead. `has_audio` tells the two apart.
     """
 
     token_ids: tuple[int, ...]
     features: Tensor | None = None
     features_mask: Tensor | None = None
+    has_audio: bool = True
 
 
 @dataclass(frozen=True)
 class PolicyBatch:
     """B completions of C clips, right-padded to S tokens in all and T completion tokens.
 
-    A clip stands once, however many completions it has: `clip_index` (B,) says which clip a row belongs to.
-    `logit_positions` (B, T): the position whose output predicts completion token t. `features` (C, M, F) and
-    `features_mask` (C, F) are None when the prompts have no audio.
+    A clip stands once, however many completions it has: `clip_index` (B,) says which clip a row belongs to, -1 for a
+    row whose prompt has no audio. `logit_positions` (B, T): the position whose output predicts completion token t.
+    `features` (C, M, F) and `features_mask` (C, F) are None when no prompt has audio, or its encoder output is kept.
     """
 
     input_ids: Tensor
@@ -48,12 +50,15 @@ class PolicyBatch:
 
 
 def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip; None where no prompt has audio."""
+    """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip; None where no prompt has any.
+
+    Prompts without audio are left out: C counts the others. Raises ValueError when only some of those have features.
+    """
     clips = [(p.features, p.features_mask) for p in prompts if p.features is not None and p.features_mask is not None]
     if not clips:
         return None, None
-    if len(clips) < len(prompts):
-        raise ValueError("some prompts of the batch have audio and some have none")
+    if len(clips) < sum(p.has_audio for p in prompts):
+        raise ValueError("some clips of the batch have features and some have none")
     frames = max(found.shape[1] for found, _ in clips)
     features = clips[0][0].new_zeros(len(clips), clips[0][0].shape[0], frames)
     mask = torch.zeros(len(clips), frames, dtype=torch.long)
@@ -65,12 +70,12 @@ def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tu
 
 def make_batch(
     prompts: Sequence[EncodedPrompt],
-    clip_index: Sequence[int],
+    prompt_index: Sequence[int],
     completions: Sequence[Sequence[int]],
     pad_id: int,
 ) -> PolicyBatch:
-    """Pad `completions`, row i answering `prompts[clip_index[i]]`, into one batch."""
-    rows = [(*prompts[clip].token_ids, *tokens) for clip, tokens in zip(clip_index, completions, strict=True)]
+    """Pad `completions`, row i answering `prompts[prompt_index[i]]`, into one batch."""
+    rows = [(*prompts[number].token_ids, *tokens) for number, tokens in zip(prompt_index, completions, strict=True)]
     size, longest = max(map(len, rows)), max(1, *map(len, completions))
     input_ids = torch.full((len(rows), size), pad_id)
     attention_mask = torch.zeros(len(rows), size, dtype=torch.long)
@@ -85,13 +90,15 @@ def make_batch(
         start = len(row) - len(tokens) - 1
         logit_positions[i, : len(tokens)] = torch.arange(start, start + len(tokens))
     features, features_mask = pad_features(prompts)
+    heard = accumulate(prompt.has_audio for prompt in prompts)
+    clips = [count - 1 if prompt.has_audio else -1 for prompt, count in zip(prompts, heard, strict=True)]
     return PolicyBatch(
         input_ids,
         attention_mask,
         completion_ids,
         completion_mask,
         logit_positions,
-        torch.tensor(clip_index, dtype=torch.long),
+        torch.tensor([clips[number] for number in prompt_index], dtype=torch.long),
         features,
         features_mask,
     )

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from policies.adapter import PolicyAdapter, put_audio
+from policies.adapter import PolicyAdapter, put_audio, written_text
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.checks import check_sample_rate, check_tokens
 from policies.dimensions import FRAME_RATE, Layers
 from rlhf_platform.data.audio import load_audio
-from rlhf_platform.types import Prompt
+from rlhf_platform.types import Prompt, Waveform
 
 INSTRUCTION = "Transcribe the audio into text."
 PROMPT_TOKENS = 48
@@ -25,10 +26,15 @@ _TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"
 
 
 class ChatAdapter(PolicyAdapter):
-    """ChatML turns; one token per audio position, which the processor puts in for the one that the layout has."""
+    """ChatML turns; one token per audio position, which the processor puts in for the one that the layout has.
 
-    layout: ClassVar[str]
-    """The prompt, with `{audio}` where the marks and the placeholder of the audio go."""
+    Without audio the user turn is the text alone.
+    """
+
+    system: ClassVar[str]
+    """What the system turn says."""
+    user: ClassVar[str]
+    """What the user turn of a prompt with audio says, with `{audio}` where its marks and placeholder go."""
     processor: Any
 
     def _take(self, processor: ProcessorMixin, path: str) -> None:
@@ -44,19 +50,32 @@ class ChatAdapter(PolicyAdapter):
             self.tokenizer.pad_token = _TURN_END
         self._placeholder = self.tokenizer.convert_tokens_to_ids(self.processor.audio_token)
         self._turn_end = self.tokenizer.convert_tokens_to_ids(_TURN_END)
-        self._text = self.layout.format(audio="".join(marks))
+        self._before = f"{_TURN_START}system\n{self.system}{_TURN_END}\n{_TURN_START}user\n"
+        self._after = f"{_TURN_END}\n{_TURN_START}assistant\n"
+        self._text = self._before + self.user.format(audio="".join(marks)) + self._after
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        inputs = self.processor(
-            text=[self._text],
-            audio=[load_audio(prompt.audio, self.sample_rate)],
-            sampling_rate=self.sample_rate,
-            return_tensors="pt",
-        )
+        if prompt.audio:
+            return self._encoded(load_audio(prompt.audio, self.sample_rate))
+        text = self.pieces(written_text(prompt))
+        before, after = map(self.tokenizer.encode, (self._before, self._after))
+        return EncodedPrompt((*before, *text, *after), has_audio=False)
+
+    def _encoded(self, samples: Waveform) -> EncodedPrompt:
+        """The prompt with these samples as its clip."""
+        inputs = self.processor(text=[self._text], audio=[samples], sampling_rate=self.sample_rate, return_tensors="pt")
         tokens = tuple(inputs["input_ids"][0].tolist())
         return EncodedPrompt(tokens, inputs["input_features"][0], inputs["feature_attention_mask"][0].long())
 
+    def silence(self) -> tuple[Tensor, Tensor]:
+        encoded = self._encoded(np.zeros(self.sample_rate, dtype=np.float32))
+        assert encoded.features is not None
+        assert encoded.features_mask is not None
+        return encoded.features[None], encoded.features_mask[None]
+
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        if not prompt.audio:
+            return {"prompt_token_ids": list(self.encode(prompt).token_ids)}
         return {
             "prompt_token_ids": self.tokenizer.encode(self._text),
             "multi_modal_data": {"audio": load_audio(prompt.audio, self.sample_rate)},

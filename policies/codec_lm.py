@@ -76,12 +76,9 @@ class CodecLMAdapter(PolicyAdapter):
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         start, end, begin = (self._controls[name] for name in _CONTROLS)
-        user = (start, *self._pieces("user\n" + prompt.reference), end)
-        return EncodedPrompt((*user, *self._pieces("\n"), start, *self._pieces("assistant\n"), begin))
-
-    def _pieces(self, text: str) -> list[int]:
-        """Text as text pieces, also what spells a control token: a text to speak cannot end its own turn."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        user = (start, *self.pieces("user\n" + prompt.reference), end)
+        tokens = (*user, *self.pieces("\n"), start, *self.pieces("assistant\n"), begin)
+        return EncodedPrompt(tokens, has_audio=False)
 
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
         return {"prompt_token_ids": list(self.encode(prompt).token_ids)}

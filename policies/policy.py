@@ -1,18 +1,22 @@
 """The policy as the learner trains it: one module whose forward is the log-probs of completions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from policies.adapter import PolicyAdapter
+from policies.backbone import Backbone, by_row
 from policies.batch import PolicyBatch
 from policies.lora import has_lora, is_lora
-from rlhf_platform.algorithms.logprobs import token_logprobs
+from rlhf_platform.algorithms.logprobs import TILED_FROM, tiled_logprobs, token_logprobs
+
+T = TypeVar("T")
 
 
-class Policy(nn.Module):
+class Policy(Backbone):
     """A Transformers audio-language model, with the sampler's temperature and token mask built in (law 6).
 
     A model with LoRA (`policies.lora.add_lora`) learns nothing else.
@@ -24,37 +28,43 @@ class Policy(nn.Module):
     """(V,) bool: what the engine may sample."""
 
     def __init__(
-        self, adapter: PolicyAdapter, model: PreTrainedModel, temperature: float, freeze_encoder: bool
+        self,
+        adapter: PolicyAdapter,
+        model: PreTrainedModel,
+        temperature: float,
+        freeze_encoder: bool,
+        entropy_gradient: bool = False,
     ) -> None:
-        super().__init__()
-        self.adapter, self.model, self.temperature = adapter, model, temperature
-        self.encoder_is_frozen = freeze_encoder or has_lora(model)
+        """`entropy_gradient`: whether the entropy is learnt from, as an entropy bonus does, or only looked at."""
+        super().__init__(adapter, model, freeze_encoder)
+        self.temperature, self.entropy_gradient = temperature, entropy_gradient
         allowed = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         allowed[list(adapter.completion_token_ids)] = True
         self.register_buffer("allowed", allowed, persistent=False)
         freeze(adapter, model, freeze_encoder)
 
-    def encode(self, batch: PolicyBatch) -> list[Tensor]:
-        """Encoder output of each clip of the batch, none for prompts without audio.
-
-        With a frozen encoder it may be kept and given to `forward`.
-        """
-        if batch.features is None or batch.features_mask is None:
-            return []
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.encoder_is_frozen):
-            return self.adapter.audio_states(self.model, batch.features.to(self.model.dtype), batch.features_mask)
-
     def forward(self, batch: PolicyBatch, audio: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T), 0 at padding."""
-        clips = self.encode(batch) if audio is None else audio
-        hidden = self.adapter.hidden_states(self.model, batch, clips)
-        # Only at real tokens: over a large vocabulary the padding of short completions would be most of the work.
-        rows, steps = batch.completion_mask.nonzero(as_tuple=True)
-        logits = self.model.get_output_embeddings()(hidden[rows, batch.logit_positions[rows, steps]])
-        found = token_logprobs(logits, batch.completion_ids[rows, steps], self.allowed, self.temperature)
-        empty = torch.zeros_like(batch.completion_mask)
-        logprobs, entropy = (empty.to(values.dtype).index_put((rows, steps), values) for values in found)
-        return logprobs, entropy
+        states = self.states(batch, audio)
+        tokens = batch.completion_ids[batch.completion_mask.nonzero(as_tuple=True)]
+        head, rest = self.model.get_output_embeddings(), (tokens, self.allowed, self.temperature, self.entropy_gradient)
+        if len(self.allowed) < TILED_FROM:
+            logprobs, entropy = token_logprobs(head(states), *rest)
+        else:
+            logprobs, entropy = as_call_of(head, lambda x: tiled_logprobs(x, head.weight, head.bias, *rest), states)
+        return by_row(logprobs, batch), by_row(entropy, batch)
+
+
+def as_call_of(module: nn.Module, function: Callable[[Tensor], T], states: Tensor) -> T:
+    """`function(states)`, computed as if it were `module(states)`.
+
+    At ZeRO 3 a weight is whole only during a call of its own module, and during the backward of that call.
+    """
+    module.forward = function  # shadows the method of the class
+    try:
+        return module(states)  # type: ignore[no-any-return]
+    finally:
+        del module.forward
 
 
 def freeze(adapter: PolicyAdapter | type[PolicyAdapter], model: PreTrainedModel, freeze_encoder: bool) -> None:

@@ -27,7 +27,7 @@ from policies.checks import load_processor
 from policies.dimensions import Dimensions
 from policies.window import whisper_encoder
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.types import Prompt
+from rlhf_platform.types import Waveform
 
 _PREFIX = "thinker."
 _VISION = "thinker.visual."
@@ -50,10 +50,8 @@ class Qwen25OmniThinkerAdapter(ChatAdapter):
     model_types = ("qwen2_5_omni",)
     vllm_architecture = "Qwen2_5OmniModel"
     vllm_serves_lora = True
-    layout = (
-        "<|im_start|>system\nYou are a speech recognition model.<|im_end|>\n"
-        f"<|im_start|>user\n{{audio}}{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
-    )
+    system = "You are a speech recognition model."
+    user = f"{{audio}}{INSTRUCTION}"
 
     def __init__(self, path: Path | str) -> None:
         self._take(load_processor(Qwen2_5OmniProcessor, str(path), _NAMED), str(path))
@@ -108,8 +106,8 @@ class Qwen25OmniThinkerAdapter(ChatAdapter):
                 found |= {name: tensors.get_tensor(name) for name in tensors.offset_keys() if name.startswith(_VISION)}
         return found
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        encoded = super().encode(prompt)
+    def _encoded(self, samples: Waveform) -> EncodedPrompt:
+        encoded = super()._encoded(samples)
         assert encoded.features is not None
         assert encoded.features_mask is not None
         # The published processor pads to 300 s. The encoder cuts the real frames into chunks of its own.

@@ -36,10 +36,8 @@ class Qwen2AudioAdapter(ChatAdapter):
 
     model_types = ("qwen2_audio",)
     vllm_architecture = "Qwen2AudioForConditionalGeneration"
-    layout = (
-        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-        f"<|im_start|>user\nAudio 1: {{audio}}\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
-    )
+    system = "You are a helpful assistant."
+    user = f"Audio 1: {{audio}}\n{INSTRUCTION}"
 
     def __init__(self, path: Path | str) -> None:
         self._take(Qwen2AudioProcessor.from_pretrained(path), str(path))

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
-from policies.adapter import PolicyAdapter, put_audio
+from policies.adapter import PolicyAdapter, put_audio, written_text
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.chat import decoder_layers
 from policies.checks import check_sample_rate, check_tokens, load_processor
@@ -30,7 +30,10 @@ _RATE = 13
 
 
 class Qwen3ASRAdapter(PolicyAdapter):
-    """Prompt: a user turn with the audio, and the assistant turn opened with the language and `<asr_text>`."""
+    """Prompt: a user turn with the audio, and the assistant turn opened with the language and `<asr_text>`.
+
+    Without audio: a user turn with the text, and the assistant turn, which opens with nothing: no language was heard.
+    """
 
     model_types = ("qwen3_asr",)
     vllm_architecture = "Qwen3ASRForConditionalGeneration"
@@ -82,6 +85,11 @@ class Qwen3ASRAdapter(PolicyAdapter):
             f"<|im_start|>assistant\n{opening}"
         )
 
+    def _written(self, prompt: Prompt) -> EncodedPrompt:
+        text = self.pieces(written_text(prompt))
+        before, after = map(self.tokenizer.encode, ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"))
+        return EncodedPrompt((*before, *text, *after), has_audio=False)
+
     def _samples(self, prompt: Prompt) -> Waveform:
         """The clip, with silence up to one encoder chunk (1 s).
 
@@ -94,6 +102,8 @@ class Qwen3ASRAdapter(PolicyAdapter):
         return np.pad(samples, (0, missing)) if missing > 0 else samples
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
+        if not prompt.audio:
+            return self._written(prompt)
         samples = self._samples(prompt)
         inputs = self.processor(text=[self._layout(prompt, 1)], audio=[samples], sampling_rate=self.sample_rate)
         return EncodedPrompt(
@@ -102,7 +112,14 @@ class Qwen3ASRAdapter(PolicyAdapter):
             inputs["input_features_mask"][0],
         )
 
+    def silence(self) -> tuple[Tensor, Tensor]:
+        extractor = self.processor.feature_extractor
+        frames = 2 * extractor.n_window
+        return torch.zeros(1, extractor.feature_size, frames), torch.ones(1, frames, dtype=torch.long)
+
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
+        if not prompt.audio:
+            return {"prompt_token_ids": list(self._written(prompt).token_ids)}
         return {
             "prompt_token_ids": self.tokenizer.encode(self._layout(prompt, 1)),
             "multi_modal_data": {"audio": self._samples(prompt)},

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
+from itertools import count, takewhile
 
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import Qwen2Tokenizer
+from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 CONTROL_TOKENS = (
     "<|endoftext|>",
@@ -22,6 +23,13 @@ CONTROL_TOKENS = (
 def audio_slot(index: int) -> str:
     """The token of codec entry `index`, counted from 0."""
     return f"<|audio_{index}|>"
+
+
+def audio_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The codec tokens of a vocabulary, in the order of the codec's entries; none in one without."""
+    vocabulary = tokenizer.get_vocab()
+    names = takewhile(lambda name: name in vocabulary, map(audio_slot, count()))
+    return tuple(vocabulary[name] for name in names)
 
 
 def vocabulary_size(text_pieces: int, audio_slots: int) -> int:

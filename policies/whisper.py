@@ -37,10 +37,18 @@ from policies.window import (
 )
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
-from rlhf_platform.types import Prompt
+from rlhf_platform.types import Prompt, Waveform
 
 _MULTILINGUAL_VOCABULARY = 51_865
 """The English-only models have one token fewer (github.com/openai/whisper, `is_multilingual`)."""
+
+
+class _Unwritten(DynamicCache):
+    """Keys and values of the decoder's own positions, which are all there at once: a layer that is computed anew for
+    its backward must not find those of the first time."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
 
 
 class WhisperAdapter(PolicyAdapter):
@@ -112,15 +120,23 @@ class WhisperAdapter(PolicyAdapter):
             raise DataError(f"prompt {prompt.id}: language is {prompt.language!r}, which this backbone does not know")
         return tuple(tokens)
 
+    def _samples(self, prompt: Prompt) -> Waveform:
+        if not prompt.audio:
+            raise DataError(
+                f"prompt {prompt.id}: audio is empty, and this backbone only transcribes; name a clip, or take the "
+                "prompt out of the manifest"
+            )
+        return load_audio(prompt.audio, self.sample_rate)
+
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        samples = load_audio(prompt.audio, self.sample_rate)
+        samples = self._samples(prompt)
         features = self.processor.feature_extractor(
             samples, sampling_rate=self.sample_rate, return_tensors="pt"
         ).input_features[0]
         return EncodedPrompt(self._prompt_tokens(prompt), features, torch.ones(features.shape[1], dtype=torch.long))
 
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        samples = load_audio(prompt.audio, self.sample_rate)
+        samples = self._samples(prompt)
         return {
             "encoder_prompt": {"prompt": "", "multi_modal_data": {"audio": samples}},
             "decoder_prompt": {"prompt_token_ids": list(self._prompt_tokens(prompt))},
@@ -134,7 +150,7 @@ class WhisperAdapter(PolicyAdapter):
         decoder = model.model.decoder
         # Keys and values of the cross-attention are projected once per clip, not once per completion: with eight
         # completions of a clip that is most of the decoder's work.
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        cache = EncoderDecoderCache(_Unwritten(), DynamicCache())
         for number, layer in enumerate(decoder.layers):
             attention = layer.encoder_attn
             heads = (len(audio), -1, attention.num_heads, attention.head_dim)
