@@ -32,7 +32,8 @@ from policies.build import build_backbone
 from policies.load import load_adapter
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
-from rlhf_platform.learner.learner import Rendezvous, TrainSample, free_port
+from rlhf_platform.learner.process_group import Rendezvous, free_port
+from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.learner.worker import LearnerWorker
 from rlhf_platform.planning.actors import PROCESS, ActorMemory
 from rlhf_platform.planning.observed import Clips

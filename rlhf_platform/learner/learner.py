@@ -1,109 +1,109 @@
 """The DeepSpeed learner, one rank: a plain class, which a Ray actor wraps and tests call directly."""
 
-import os
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from policies.batch import PolicyBatch
 from policies.load import load_adapter
-from policies.lora import add_lora, is_lora, lora_weights, merged_weights, save_adapter, save_merged, without_lora
+from policies.lora import add_lora, is_lora, lora_weights, merged_weights, save_adapter, save_merged
 from policies.policy import Policy
+from policies.tokenizer import audio_token_ids
 from policies.weights import WeightUpdate, checksum
-from rlhf_platform.algorithms.importance import max_mismatch, truncated_importance
-from rlhf_platform.algorithms.normalization import token_shares, units
-from rlhf_platform.errors import ClusterError
+from rlhf_platform.algorithms.kl import kl_estimate
+from rlhf_platform.algorithms.token_masks import modality_mask, turn_mask
 from rlhf_platform.learner.clips import Clips
-from rlhf_platform.learner.objective import token_loss
-from rlhf_platform.recipe.algorithms import AlgorithmConfig
-from rlhf_platform.recipe.schema import LearnerConfig, Recipe
+from rlhf_platform.learner.critic import CriticLearner
+from rlhf_platform.learner.engine import Engine, learning_rate_at
+from rlhf_platform.learner.measures import Measures, mismatch
+from rlhf_platform.learner.micro_batches import MicroBatch, micro_batches, packed
+from rlhf_platform.learner.objective import counted, learns_pairs, summed_loss
+from rlhf_platform.learner.process_group import Rendezvous, join_process_group, over_ranks
+from rlhf_platform.learner.reference import Reference
+from rlhf_platform.learner.samples import Seen, TrainSample
+from rlhf_platform.learner.steering import Steering, has_entropy_bonus
+from rlhf_platform.recipe.algorithms import PPO, OnlineConfig, RLConfig
+from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Sample
 
 _STATE_TAG = "state"
 """DeepSpeed's name for a checkpoint: a folder in the folder."""
 
 
-@dataclass(frozen=True)
-class Rendezvous:
-    """Where the ranks meet. `timeout`: seconds a rank waits for the others before it gives up (law 3)."""
-
-    rank: int
-    world_size: int
-    host: str
-    port: int
-    timeout: float
-
-
-@dataclass(frozen=True)
-class TrainSample:
-    """A sample with its advantage; `counts` is False where the reward failed (law 2)."""
-
-    sample: Sample
-    advantage: float
-    counts: bool
-
-
-@dataclass
-class _MicroBatch:
-    batch: PolicyBatch
-    audio: list[Tensor] | None
-    """Encoder output of each clip, kept when the encoder is frozen."""
-    mask: Tensor
-    """(B, T): completion tokens of samples that count."""
-    advantages: Tensor
-    behaviour: Tensor
-    old: Tensor | None
-    """Log-probs before the step; those of the first forward when nothing has moved the policy by then."""
-    reference: Tensor | None
-
-
 class Learner:
     """One rank of the policy's trainer. All ranks are given equally many samples, or they would wait for each other."""
 
     def __init__(self, recipe: Recipe, model: Path | str, rendezvous: Rendezvous) -> None:
-        import deepspeed
-
-        self._algorithm: AlgorithmConfig = recipe.algorithm
+        assert isinstance(recipe.algorithm, OnlineConfig)
+        self._algorithm: OnlineConfig = recipe.algorithm
         self._max_new_tokens = recipe.rollout.max_new_tokens
-        self._config: LearnerConfig = recipe.learner
-        self._rendezvous = rendezvous
-        self._updates = 0
-        self._total_updates = recipe.steps * recipe.algorithm.epochs * recipe.algorithm.minibatches
+        self._config, self._rendezvous, self._lora = recipe.learner, rendezvous, recipe.learner.lora
+        self._steps = 0
+        self._steering = Steering(recipe.algorithm)
         join_process_group(rendezvous)
         dtype = getattr(torch, recipe.backbone.dtype)
         self._adapter = load_adapter(recipe.backbone.adapter, model)
-        self._lora = recipe.learner.lora
-        temperature = recipe.rollout.temperature
         loaded = self._adapter.load_model(dtype)
         if self._lora.rank:
             add_lora(self._adapter, loaded, self._lora, "learner.lora", recipe.seed)
         # Without dropout in either mode: the log-probs must be those that the rollout engine sampled from.
-        self._policy = Policy(self._adapter, loaded, temperature, recipe.learner.freeze_encoder).eval()
-        self._reference: Policy | None = None
-        if recipe.algorithm.kl_coef > 0 and not self._lora.rank:
-            frozen = Policy(self._adapter, self._adapter.load_model(dtype), temperature, freeze_encoder=True)
-            self._reference = frozen.eval().requires_grad_(False)
-        trainable = [p for p in self._policy.parameters() if p.requires_grad]
-        self.trainable_parameters = sum(p.numel() for p in trainable)
-        self._optimizer = torch.optim.AdamW(
-            trainable, lr=recipe.learner.learning_rate, weight_decay=recipe.learner.weight_decay
+        self._policy = Policy(
+            self._adapter,
+            loaded,
+            recipe.rollout.temperature,
+            recipe.learner.freeze_encoder,
+            entropy_gradient=has_entropy_bonus(recipe.algorithm),
+        ).eval()
+        if recipe.learner.activation_checkpointing:
+            self._policy.checkpoint_activations()
+        warmup = self._critic_warmup
+        total = max(1, recipe.steps - warmup) * recipe.algorithm.epochs * recipe.algorithm.minibatches
+        self._engine = Engine(
+            self._policy,
+            recipe.learner,
+            recipe.backbone.dtype,
+            rendezvous,
+            lambda update: learning_rate_at(recipe.learner, update, total),
         )
-        self._engine, *_ = deepspeed.initialize(
-            model=self._policy,
-            optimizer=self._optimizer,
-            model_parameters=trainable,
-            config=deepspeed_config(recipe.learner, recipe.backbone.dtype),
-        )
+        self.trainable_parameters = self._engine.trainable_parameters
+        self._reference = Reference.of(recipe, self._adapter, self._engine)
         # At ZeRO 3 a weight is whole only inside the engine's own forward.
         encode_once = recipe.learner.freeze_encoder and recipe.learner.zero_stage < 3
-        self._clips = Clips(self._adapter, self._policy, encode_once)
+        self._clips = Clips(self._adapter, self._policy, encode_once, self._engine.device)
+        self._critic: CriticLearner | None = None
+        if isinstance(recipe.algorithm, PPO):
+            self._critic = CriticLearner(recipe, self._adapter, self._reference, rendezvous)
+            self.trainable_parameters += self._critic.trainable_parameters
+        size = self._policy.allowed.shape[0]
+        self._is_audio = _marked(audio_token_ids(self._adapter.tokenizer), size, self._engine.device)
+        self._is_end = _marked(self._adapter.end_token_ids, size, self._engine.device)
+
+    @property
+    def _critic_warmup(self) -> int:
+        return self._algorithm.critic_warmup if isinstance(self._algorithm, PPO) else 0
+
+    @torch.no_grad()
+    def see(self, samples: Sequence[Sample], policy_alone: bool = False) -> list[Seen]:
+        """What policy, reference and critic make of this rank's samples before they learn from them.
+
+        `policy_alone` leaves out what the others say.
+        """
+        found: list[Seen | None] = [None] * len(samples)
+        for micro in self._micro_batches([TrainSample(s, 0.0, True) for s in samples], unit=1):
+            logprobs, _ = self._engine(micro.batch, micro.audio)
+            reference = None if policy_alone or not self._reference else self._reference(micro.batch, micro.audio)
+            values = None if policy_alone or not self._critic else self._critic.values(micro)
+            penalty = self._penalty(logprobs, reference)
+            columns = [None if t is None else t.float().cpu().numpy() for t in (reference, penalty, values)]
+            logs, trained = logprobs.float().cpu().numpy(), micro.mask.bool().cpu().numpy()
+            for row, index in enumerate(micro.rows):
+                length = len(samples[index].tokens)
+                cut = [None if column is None else column[row, :length] for column in columns]
+                found[index] = Seen(logs[row, :length], trained[row, :length], *cut)
+        return [seen for seen in found if seen is not None]
 
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """One RL step on this rank's share of the samples: `epochs` x `minibatches` optimiser steps.
@@ -111,35 +111,45 @@ class Learner:
         The loss is a mean over what counts in a minibatch on all ranks, tokens or samples as `normalization` says,
         whatever the number of ranks and micro-batches (law 5). Returns metrics over all ranks.
         """
+        algorithm = self._algorithm
+        unit = 2 if learns_pairs(algorithm) else 1
+        samples = self._with_seen(samples)
+        units = [samples[i : i + unit] for i in range(0, len(samples), unit)]
         minibatches = [
-            list(self._micro_batches(samples[i :: self._algorithm.minibatches]))
-            for i in range(self._algorithm.minibatches)
+            list(self._micro_batches([s for pair in units[i :: algorithm.minibatches] for s in pair], unit))
+            for i in range(algorithm.minibatches)
         ]
-        sums = torch.zeros(4, dtype=torch.float64)
-        grad_norm = 0.0
-        for _ in range(self._algorithm.epochs):
+        measures = Measures()
+        for micro in chain.from_iterable(minibatches):
+            measures.fit(micro)
+        warming_up = self._steps < self._critic_warmup
+        for _ in range(algorithm.epochs):
             for minibatch in minibatches:
-                found, norm = self._update(minibatch)
-                sums += found
-                grad_norm = max(grad_norm, norm)
-        tokens, kl, clipped, entropy = _over_ranks(sums).tolist()
-        return self._mismatch([micro for minibatch in minibatches for micro in minibatch]) | {
-            "kl": kl / max(tokens, 1.0),
-            "clip_fraction": clipped / max(tokens, 1.0),
-            "entropy": entropy / max(tokens, 1.0),
-            "grad_norm": grad_norm,
-            "learning_rate": self._optimizer.param_groups[0]["lr"],
-        }
+                self._update(minibatch, measures, learns=not warming_up)
+                if self._critic:
+                    self._critic.update(minibatch, measures)
+        metrics = measures.metrics() | mismatch([*chain.from_iterable(minibatches)], algorithm)
+        metrics["learning_rate"] = self._engine.learning_rate
+        metrics |= self._steering.step(metrics)
+        self._steps += 1
+        every = algorithm.reference_every
+        if self._reference and every and self._steps % every == 0:
+            self._reference.become(self._policy)
+        return metrics
+
+    def _with_seen(self, samples: Sequence[TrainSample]) -> list[TrainSample]:
+        """The samples with their log-probs before the step, where they are needed and the caller did not ask for them:
+        a later optimiser step meets a policy that has moved, and a reference is asked once."""
+        algorithm = self._algorithm
+        moves = algorithm.epochs * algorithm.minibatches > 1 or self._steps < self._critic_warmup
+        if samples and samples[0].seen is None and (moves or self._reference is not None or self._critic):
+            seen = self.see([s.sample for s in samples])
+            return [replace(s, seen=it) for s, it in zip(samples, seen, strict=True)]
+        return list(samples)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
         """Log-prob of each completion token under the current policy; what the sync probe compares with."""
-        found: list[tuple[float, ...]] = []
-        for start in range(0, len(samples), self._config.micro_batch_size):
-            part = samples[start : start + self._config.micro_batch_size]
-            with torch.no_grad():
-                values, _ = self._engine(*self._clips.batch(part))
-            found += [tuple(values[i, : len(s.tokens)].tolist()) for i, s in enumerate(part)]
-        return found
+        return [tuple(seen.logprobs.tolist()) for seen in self.see(samples, policy_alone=True)]
 
     def weights(self, version: int) -> WeightUpdate:
         """A copy of all that the engine lacks: its LoRA where vLLM takes one, else all weights, LoRA merged into them.
@@ -177,186 +187,77 @@ class Learner:
         torch.distributed.barrier()
 
     def save_state(self, path: Path) -> None:
-        """Write all that the next step depends on: trained weights, optimiser, updates so far. All ranks call.
+        """Write all that the next step depends on: trained weights, optimisers, what was steered. All ranks call.
 
         Frozen weights are those of the checkpoint that the learner was made from.
         """
-        progress = {"updates": self._updates}
-        self._engine.save_checkpoint(
-            str(path), tag=_STATE_TAG, client_state=progress, save_latest=False, exclude_frozen_parameters=True
-        )
+        self._engine.save_state(path, _STATE_TAG, {"steps": self._steps, "steering": self._steering.state()})
+        if self._critic:
+            self._critic.save_state(path)
+        if self._reference:
+            self._reference.save(path, self._rendezvous.rank)
 
     def load_state(self, path: Path) -> None:
         """Go on from what `save_state` wrote, on as many ranks. Raises ClusterError when it is not there."""
-        if not (path / _STATE_TAG).is_dir():
-            raise ClusterError(f"{path}: no state of DeepSpeed in it; is the folder seen by every machine?")
-        _, progress = self._engine.load_checkpoint(str(path), tag=_STATE_TAG, load_module_strict=False)
-        self._updates = int(progress["updates"])
-
-    @torch.no_grad()
-    def _micro_batches(self, samples: Sequence[TrainSample]) -> Iterator[_MicroBatch]:
-        """Padded micro-batches, clips of like length together, with what stays fixed during the step."""
-        by_length = sorted(samples, key=lambda s: (s.sample.prompt.duration, s.sample.prompt.id))
-        for start in range(0, len(by_length), self._config.micro_batch_size):
-            part = by_length[start : start + self._config.micro_batch_size]
-            batch, audio = self._clips.batch([s.sample for s in part])
-            behaviour = torch.zeros_like(batch.completion_mask)
-            for i, s in enumerate(part):
-                behaviour[i, : len(s.sample.logprobs)] = torch.tensor(s.sample.logprobs)
-            counts = torch.tensor([[float(s.counts)] for s in part])
-            yield _MicroBatch(
-                batch=batch,
-                audio=audio,
-                mask=batch.completion_mask * counts,
-                advantages=torch.tensor([[s.advantage] for s in part]),
-                behaviour=behaviour,
-                # A later minibatch meets a policy that has moved; a single one yields its own old log-probs.
-                old=self._engine(batch, audio)[0] if self._algorithm.minibatches > 1 else None,
-                reference=self._reference_logprobs(batch, audio),
-            )
-
-    def _reference_logprobs(self, batch: PolicyBatch, audio: list[Tensor] | None) -> Tensor | None:
-        """Of what the KL is to: the warm start, which a policy with LoRA still holds; None where no KL is asked for."""
-        if self._algorithm.kl_coef == 0:
-            return None
+        progress = self._engine.load_state(path, _STATE_TAG)
+        self._steps = int(progress["steps"])
+        self._steering.load_state(progress["steering"])
+        if self._critic:
+            self._critic.load_state(path)
         if self._reference:
-            return self._reference(batch, audio)[0]
-        with without_lora(self._policy.model):
-            return self._engine(batch, audio)[0]
+            self._reference.load(path)
 
-    def _update(self, minibatch: Sequence[_MicroBatch]) -> tuple[Tensor, float]:
-        """One optimiser step.
+    def _micro_batches(self, samples: Sequence[TrainSample], unit: int) -> list[MicroBatch]:
+        bins = packed([s.sample for s in samples], self._clips, self._config, unit)
+        return list(micro_batches(samples, bins, self._clips, self._trained, self._engine.device))
 
-        Returns sums over this rank's tokens (tokens, KL, clipped tokens, entropy) and the norm of the gradient before
-        clipping, over all ranks.
-        """
+    def _trained(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Which completion tokens are learnt, (B, T)."""
+        mask = modality_mask(tokens, self._is_audio, self._is_end, self._algorithm.train_tokens, mask)
+        return turn_mask(tokens, self._is_end, self._algorithm.train_turns, mask)
+
+    def _penalty(self, logprobs: Tensor, reference: Tensor | None) -> Tensor | None:
+        """What the reward of each token pays for the KL, (B, T); None where the loss pays, or nothing does."""
         algorithm = self._algorithm
-        counted = [units(micro.mask, algorithm.normalization) for micro in minibatch]
-        total = _over_ranks(torch.stack(counted).sum()).clamp(min=1.0)
-        sums = torch.zeros(4, dtype=torch.float64)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(self._config, self._updates, self._total_updates)
-        for number, micro in enumerate(minibatch, start=1):
+        if reference is None or not isinstance(algorithm, RLConfig) or algorithm.kl_in != "reward":
+            return None
+        return self._steering.coefficients.kl * kl_estimate(logprobs, reference, algorithm.kl_estimator)
+
+    def _update(self, minibatch: Sequence[MicroBatch], measures: Measures, *, learns: bool) -> None:
+        """One optimiser step of the policy; without `learns`, only what it would have met is measured."""
+        normalization = self._algorithm.normalization
+        parts = torch.stack([counted(self._algorithm, micro.mask, normalization) for micro in minibatch])
+        total = over_ranks(parts.sum()).clamp(min=1.0)
+
+        def loss_of(micro: MicroBatch) -> Tensor:
             logprobs, entropy = self._engine(micro.batch, micro.audio)
             if micro.old is None:
                 micro.old = logprobs.detach()
-            loss, kl, clipped = token_loss(
-                algorithm, logprobs, micro.old, micro.behaviour, micro.reference, micro.advantages, micro.mask
+            loss, found = summed_loss(
+                self._algorithm,
+                logprobs,
+                micro.old,
+                micro.behaviour,
+                micro.reference,
+                micro.advantages,
+                entropy,
+                micro.mask,
+                self._steering.coefficients,
+                self._max_new_tokens,
             )
-            shares = token_shares(micro.mask, algorithm.normalization, self._max_new_tokens)
-            # DeepSpeed averages gradients over ranks; times the number of ranks makes that a sum.
-            scaled = (loss * shares).sum() / total * self._rendezvous.world_size
-            self._engine.set_gradient_accumulation_boundary(number == len(minibatch))
-            self._engine.backward(scaled)
-            with torch.no_grad():
-                per_token = (torch.ones_like(kl), kl, clipped, entropy)
-                sums += torch.stack([(values * micro.mask).sum() for values in per_token]).double()
-        replicated = self._replicated_gradient_norm() if self._config.zero_stage == 0 else None
-        self._engine.step()
-        self._updates += 1
-        return sums, float(self._engine.get_global_grad_norm() or 0.0) if replicated is None else replicated
+            measures.policy(micro, loss / total, found.kl, found.clipped, entropy)
+            return loss / total
 
-    def _replicated_gradient_norm(self) -> float:
-        """DeepSpeed reports no norm at stage 0 in float32; each rank holds the whole gradient there."""
-        gradients = [p.grad for p in self._policy.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(gradients))
-
-    def _mismatch(self, micros: Sequence[_MicroBatch]) -> dict[str, float]:
-        """How far rollout and learner were apart on this step's samples before any update (law 6)."""
-        old = [m.old for m in micros if m.old is not None]
-        largest = torch.stack([max_mismatch(o, m.behaviour, m.mask) for o, m in zip(old, micros, strict=True)]).max()
-        cap = self._algorithm.importance_cap
-        weight = [truncated_importance(o, m.behaviour, cap) * m.mask for o, m in zip(old, micros, strict=True)]
-        sums = torch.stack(
-            [torch.stack([w.sum(), w.square().sum(), m.mask.sum()]) for w, m in zip(weight, micros, strict=True)]
-        )
-        total, squares, tokens = _over_ranks(sums.sum(0)).tolist()
-        return {
-            "logprob_diff_max": float(_over_ranks(largest, torch.distributed.ReduceOp.MAX)),
-            "importance_weight": total / max(tokens, 1.0),
-            "effective_sample_share": total * total / max(squares * tokens, 1e-9),
-        }
+        if learns:
+            measures.gradient("grad_norm", self._engine.update(minibatch, loss_of))
+            return
+        with torch.no_grad():
+            for micro in minibatch:
+                loss_of(micro)
 
 
-def learning_rate_at(config: LearnerConfig, update: int, total: int) -> float:
-    """Learning rate of optimiser step `update` (from 0) of `total`: linear warm-up, then `learner.schedule`."""
-    ramp = min(1.0, (update + 1) / max(1, config.warmup_steps))
-    if config.schedule == "linear":
-        ramp = min(ramp, 1 - update / total)
-    return config.learning_rate * ramp
-
-
-def deepspeed_config(learner: LearnerConfig, dtype: str) -> dict[str, object]:
-    """DeepSpeed's own settings. Micro-batches are accumulated by the learner, which alone knows the token count."""
-    return {
-        "train_micro_batch_size_per_gpu": learner.micro_batch_size,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": learner.max_grad_norm,
-        "zero_optimization": {"stage": learner.zero_stage},
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-    }
-
-
-def join_process_group(rendezvous: Rendezvous) -> None:
-    """Meet the other ranks: gloo without a GPU, NCCL with one.
-
-    Rank 0 listens on `rendezvous.host` only; torch's own store would listen on every interface (law 10).
-    Raises ClusterError when the port is taken.
-    """
-    prepare_deepspeed()
-    import deepspeed
-
-    if rendezvous.host == "127.0.0.1":
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    os.environ |= {"RANK": str(rendezvous.rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(rendezvous.world_size)}
-    os.environ |= {"MASTER_ADDR": rendezvous.host, "MASTER_PORT": str(rendezvous.port)}
-    timeout = timedelta(seconds=rendezvous.timeout)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    torch.distributed.init_process_group(
-        backend,
-        store=_store(rendezvous, timeout),
-        rank=rendezvous.rank,
-        world_size=rendezvous.world_size,
-        timeout=timeout,
-    )
-    deepspeed.init_distributed(backend, timeout=timeout)
-
-
-def _store(rendezvous: Rendezvous, timeout: timedelta) -> Any:
-    distributed: Any = torch.distributed  # documents TCPStore, and does not export it to type checkers
-    host, port, size = rendezvous.host, rendezvous.port, rendezvous.world_size
-    if rendezvous.rank > 0:
-        return distributed.TCPStore(host, port, size, is_master=False, timeout=timeout)
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as error:
-        raise ClusterError(
-            f"learner.port: {host}:{port} cannot be listened on ({error.strerror}); name another, or null"
-        ) from None
-    # The store closes the descriptor it is given.
-    return distributed.TCPStore(host, port, size, is_master=True, timeout=timeout, master_listen_fd=listener.detach())
-
-
-def prepare_deepspeed() -> None:
-    """Let DeepSpeed find the op that set-up compiled; otherwise each first start compiles it anew, for a minute."""
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/torch_extensions")
-    scripts = f"{sys.prefix}/bin"
-    if not os.environ["PATH"].startswith(scripts):
-        os.environ["PATH"] = f"{scripts}:{os.environ['PATH']}"
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _over_ranks(value: Tensor, operation: object = None) -> Tensor:
-    """Sum (or another reduction) over all ranks."""
-    value = value.clone()
-    torch.distributed.all_reduce(value, op=operation or torch.distributed.ReduceOp.SUM)
-    return value
+def _marked(indices: Iterable[int], size: int, device: torch.device) -> Tensor:
+    """(size,) bool: True at the indices."""
+    marked = torch.zeros(size, dtype=torch.bool, device=device)
+    marked[list(indices)] = True
+    return marked

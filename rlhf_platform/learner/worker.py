@@ -9,7 +9,9 @@ import torch
 
 from policies.weights import WeightUpdate
 from rlhf_platform import random_state
-from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, free_port
+from rlhf_platform.learner.learner import Learner
+from rlhf_platform.learner.process_group import Rendezvous, free_port
+from rlhf_platform.learner.samples import Seen, TrainSample
 from rlhf_platform.learner.verify import checkpoint_difference
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.types import Sample
@@ -32,6 +34,9 @@ class LearnerWorker:
         """Load the model and join the others. Returns the number of trainable parameters."""
         self._learner = Learner(self._recipe, self._model, rendezvous)
         return self._learner.trainable_parameters
+
+    def see(self, samples: Sequence[Sample]) -> list[Seen]:
+        return self._learner.see(samples)
 
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         return self._learner.train(samples)

@@ -40,7 +40,7 @@ class OnlineConfig(AlgorithmConfig):
     own length; `length`, samples alike, each divided by `rollout.max_new_tokens`."""
     train_tokens: str = key("all", choices=("all", "text", "audio"))
     """Which tokens of a completion are learnt: `text` leaves codec tokens alone, which keeps a text reward from
-    breaking the voice (AQAA 2506.07967), `audio` learns nothing else. An end token counts with what stands before it."""
+    breaking the voice (AQAA 2506.07967), `audio` learns nothing else. An end token goes with what it ends."""
     train_turns: str = key("all", choices=("all", "last"))
     """Which turns of a completion with several are learnt; `last`: the one that the reward is of."""
 

@@ -74,6 +74,9 @@ class DataConfig:
     """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
     demo: str | None = key(None, choices=(None, "digits", "recorded"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
+    pairs: str | None = None
+    """A JSONL file of judged answers (docs/preferences.md), relative to the recipe, for an offline algorithm; none: the
+    policy makes them from prompts of `rl_split`."""
     train_split: str = "train"
     """The `split` of the rows that the warm start learns from."""
     rl_split: str = "train"

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.recipe import validate_rewards
-from rlhf_platform.recipe.algorithms import DAPO
+from rlhf_platform.recipe import validate_learner, validate_rewards
+from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
@@ -162,18 +162,25 @@ def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _batches(recipe: Recipe) -> Iterator[Problem]:
-    prompts, group = recipe.rollout.prompts_per_step, recipe.algorithm.group_size
-    workers, parts = recipe.rollout.workers, recipe.learner.workers * recipe.algorithm.minibatches
+    algorithm = recipe.algorithm
+    if not isinstance(algorithm, OnlineConfig):
+        return
+    prompts, group = recipe.rollout.prompts_per_step, algorithm.group_size
+    workers, parts = recipe.rollout.workers, recipe.learner.workers * algorithm.minibatches
+    if isinstance(algorithm, OnlineDPO):
+        group = 1  # a pair of each prompt
     step = math.lcm(workers, parts // math.gcd(parts, group))
     lower, higher = prompts // step * step, (prompts // step + 1) * step
     fits = f"allowed multiples of {step}: {f'{lower} or ' if lower else ''}{higher}"
     if prompts % workers:
         yield "rollout.prompts_per_step", f"not divisible over rollout.workers={workers}; {fits}"
     if prompts * group % parts:
+        what = "makes as many pairs" if isinstance(algorithm, OnlineDPO) else ""
         yield (
             "rollout.prompts_per_step",
-            f"x algorithm.group_size={group} makes {prompts * group} samples, not divisible over "
-            f"learner.workers={recipe.learner.workers} x algorithm.minibatches={recipe.algorithm.minibatches}; {fits}",
+            (what or f"x algorithm.group_size={group} makes {prompts * group} samples")
+            + f", not divisible over learner.workers={recipe.learner.workers} x "
+            f"algorithm.minibatches={algorithm.minibatches}; {fits}",
         )
 
 
@@ -242,6 +249,11 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_rewards.judges, ("rewards", "evaluation.rewards")),
     (_sampling, ("rollout.",)),
     (_lora, ("align.lora", "sft.lora", "learner.lora", "learner.freeze_encoder")),
+    (validate_learner.reference, ("algorithm.", "learner.lora.rank")),
+    (validate_learner.critic, ("algorithm.", "steps")),
+    (validate_learner.terms, ("algorithm.type", "scoring.normalize")),
+    (validate_learner.tokens, ("algorithm.", "branch")),
+    (validate_learner.optimizer, ("learner.",)),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),

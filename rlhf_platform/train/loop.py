@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
-from torch import Tensor
 
 from rewards.algebra import effective_weights
 from rlhf_platform.algorithms.dapo import has_spread, overlong_penalty
 from rlhf_platform.data.sampler import PromptSampler
-from rlhf_platform.learner.learner import TrainSample
-from rlhf_platform.learner.objective import advantages_in_groups
-from rlhf_platform.recipe.algorithms import DAPO, AlgorithmConfig
+from rlhf_platform.learner.objective import sees_first
+from rlhf_platform.recipe.algorithms import DAPO
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
+from rlhf_platform.train.advantages import advantages_of, rewards_of
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.sync import sync
@@ -63,7 +62,11 @@ def rl_steps(
     for step in range(done + 1, recipe.steps + 1):
         clock = PhaseClock()
         got = collect(recipe, team, sampler, step, clock, failures)
-        advantages = advantages_of(got.samples, recipe.algorithm)
+        seen = None
+        if sees_first(recipe.algorithm):
+            with clock.phase("logprobs"):
+                seen = team.learners.see([s.sample for s in got.samples])
+        advantages = advantages_of(got.samples, recipe.algorithm, seen)
         with clock.phase("update"):
             metrics = team.learners.train(advantages)
         with clock.phase("sync"):
@@ -122,25 +125,4 @@ def penalised(scored: Sequence[ScoredSample], max_new_tokens: int, overlong_shar
         if isinstance(s.outcome, Scored)
         else s
         for s, penalty in zip(scored, penalties, strict=True)
-    ]
-
-
-def rewards_of(scored: Sequence[ScoredSample], group_size: int) -> tuple[Tensor, Tensor]:
-    """Rewards (P, G) and which of them came out (P, G); 0 stands where one did not (law 2: it counts nowhere)."""
-    came_out = torch.tensor([isinstance(s.outcome, Scored) for s in scored]).view(-1, group_size)
-    rewards = torch.tensor([s.outcome.value if isinstance(s.outcome, Scored) else 0.0 for s in scored])
-    return rewards.view(-1, group_size), came_out
-
-
-def advantages_of(scored: Sequence[ScoredSample], algorithm: AlgorithmConfig) -> list[TrainSample]:
-    """Advantages within each group of consecutive `group_size` samples; a failed sample counts nowhere (law 2).
-
-    Nor does the one sample that a group may be left with: it has nothing to be compared with.
-    """
-    rewards, counts = rewards_of(scored, algorithm.group_size)
-    advantages = advantages_in_groups(algorithm, rewards, counts)
-    counts = counts & (counts.sum(-1, keepdim=True) > 1)
-    return [
-        TrainSample(s.sample, float(advantage), bool(count))
-        for s, advantage, count in zip(scored, advantages.flatten(), counts.flatten(), strict=True)
     ]

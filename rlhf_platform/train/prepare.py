@@ -19,7 +19,7 @@ from policies.load import decoder_positions, load_adapter
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 from rlhf_platform.errors import RecipeError, WaitTimeout
-from rlhf_platform.learner.learner import Rendezvous, prepare_deepspeed
+from rlhf_platform.learner.process_group import Rendezvous, prepare_deepspeed
 from rlhf_platform.learner.sft import STAGES, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from rewards.processes.batch import InputBatch, PackedBatch
 from rewards.score import Answers
 from rewards.worker import RewardWorker
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.learner.learner import Rendezvous, TrainSample
+from rlhf_platform.learner.process_group import Rendezvous
+from rlhf_platform.learner.samples import Seen, TrainSample
 from rlhf_platform.learner.worker import LearnerWorker
+from rlhf_platform.recipe.algorithms import GDPO
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe, RewardConfig, ScoringConfig
@@ -156,6 +159,10 @@ class Learners(_Workers):
         started = self._each("start", meetings, "load the model and meet", timeouts.start_timeout)
         self.trainable_parameters = int(started[0])
 
+    def see(self, samples: Sequence[Sample]) -> list[Seen]:
+        """What policy, reference and critic make of the samples, in order, before they learn from them."""
+        return list(chain.from_iterable(self._each("see", self._deal(samples), "score the samples")))
+
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
         """One RL step over all ranks, each with an equal share; metrics are the same on every rank."""
         metrics: dict[str, float] = self._each("train", self._deal(samples), "train")[0]
@@ -213,7 +220,10 @@ class Rewards(_Workers):
         """
         answers, work = self._asked("score", samples, group_size or 1)
         # Before RL there is an evaluation; schedules begin with the first step.
-        outcomes = combine(self._recipe.rewards, self._recipe.scoring, answers, group_size, max(step, 1))
+        scoring = self._recipe.scoring
+        if isinstance(self._recipe.algorithm, GDPO):
+            scoring = replace(scoring, normalize="terms")
+        outcomes = combine(self._recipe.rewards, scoring, answers, group_size, max(step, 1))
         return list(map(ScoredSample, samples, outcomes)), work
 
     def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, free_port
+from rlhf_platform.learner.learner import Learner
+from rlhf_platform.learner.process_group import Rendezvous, free_port
+from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.recipe.algorithms import ALGORITHMS, CISPO, DAPO, GRPO, GSPO, AlgorithmConfig, DrGRPO
 from rlhf_platform.recipe.schema import LearnerConfig, Recipe
 from rlhf_platform.types import Prompt, Sample, StopReason

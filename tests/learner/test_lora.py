@@ -11,7 +11,10 @@ import torch.multiprocessing as mp
 from policies.load import load_adapter
 from policies.lora import is_lora
 from rlhf_platform.learner import learner as learners
-from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, deepspeed_config, free_port
+from rlhf_platform.learner.engine import deepspeed_config
+from rlhf_platform.learner.learner import Learner
+from rlhf_platform.learner.process_group import Rendezvous, free_port
+from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.recipe.algorithms import GRPO
 from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe
 from rlhf_platform.types import Prompt, Sample, StopReason

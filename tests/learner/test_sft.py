@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.load import load_adapter
-from rlhf_platform.learner.learner import learning_rate_at
+from rlhf_platform.learner.engine import learning_rate_at
 from rlhf_platform.learner.sft import TranscriptCollator, clip_order, spec_augment
 from rlhf_platform.recipe.schema import LearnerConfig
 from rlhf_platform.types import Prompt

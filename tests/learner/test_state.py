@@ -8,7 +8,8 @@ import torch
 import torch.multiprocessing as mp
 
 from rlhf_platform.errors import ClusterError
-from rlhf_platform.learner.learner import Learner, Rendezvous, free_port
+from rlhf_platform.learner.learner import Learner
+from rlhf_platform.learner.process_group import Rendezvous, free_port
 from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe
 from rlhf_platform.types import Prompt
 from tests.learner.test_learner import samples_for

@@ -10,7 +10,8 @@ from policies.load import load_adapter
 from policies.lora import has_lora
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner import sft
-from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, free_port
+from rlhf_platform.learner.engine import deepspeed_config
+from rlhf_platform.learner.process_group import Rendezvous, free_port
 from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe, SFTConfig
 from rlhf_platform.types import Prompt
 from tests.layouts import LAYOUTS

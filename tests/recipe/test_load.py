@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.algorithms import ALGORITHMS, DAPO
+from rlhf_platform.recipe.algorithm_names import ALGORITHMS
+from rlhf_platform.recipe.algorithms import DAPO
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.recipe.schema import Recipe
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlhf_platform import random_state
-from rlhf_platform.learner.learner import TrainSample
+from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.types import Prompt, Sample, Scored, ScoredSample, StopReason
 
 GROUP = 2

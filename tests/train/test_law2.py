@@ -15,7 +15,9 @@ from rewards.algebra import combine
 from rewards.pool import RewardPool
 from rewards.types import RewardInput
 from rlhf_platform.algorithms.normalization import token_shares, units
-from rlhf_platform.learner.learner import Learner, Rendezvous, TrainSample, free_port
+from rlhf_platform.learner.learner import Learner
+from rlhf_platform.learner.process_group import Rendezvous, free_port
+from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.learner.objective import token_loss
 from rlhf_platform.recipe.algorithms import ALGORITHMS, NORMALIZATIONS, AlgorithmConfig
 from rlhf_platform.recipe.schema import LearnerConfig, Recipe, RewardConfig, ScoringConfig
