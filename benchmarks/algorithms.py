@@ -4,8 +4,8 @@
     python benchmarks/algorithms.py --only ppo dapo  some of them; the others' figures are kept
     python benchmarks/algorithms.py --quick          one shrunken seed: the same keys, no meaning
 
-All start from the same warm start, so that rewards compare. `diff_ci95` is a bootstrap over the held-out clips, a clip's
-seeds drawn together: it says what other clips would give. Written beside the figures: benchmarks/results/algorithms.svg.
+All start from the same warm start, so that rewards compare. `diff_ci95` is a bootstrap over the held-out clips, the
+seeds of a clip drawn together: it says what other clips would give. The plot is benchmarks/results/algorithms.svg.
 """
 
 import argparse
@@ -68,15 +68,15 @@ def gain_of(runs: Sequence[Run]) -> Interval:
     return Interval(less.point, less.low, less.high, less.confidence)
 
 
-def curves_of(runs: Sequence[Run]) -> list[list[float]]:
-    """The mean reward of each step's samples, and the seconds of the step."""
-    steps = [[json.loads(line) for line in (r.folder / "metrics.jsonl").open()] for r in runs]
-    return [[mean(run[i]["reward"] for run in steps) for i in range(len(steps[0])) if "reward" in steps[0][i]]]
+def steps_of(runs: Sequence[Run]) -> list[list[dict[str, float]]]:
+    """The metrics of each run's steps that sampled."""
+    every = [[json.loads(line) for line in (r.folder / "metrics.jsonl").open()] for r in runs]
+    return [[step for step in steps if "samples" in step] for steps in every]
 
 
 def samples_per_second(runs: Sequence[Run]) -> float:
     """Of the RL steps, all of their phases counted."""
-    steps = [json.loads(line) for r in runs for line in (r.folder / "metrics.jsonl").open()]
+    steps = [step for steps in steps_of(runs) for step in steps]
     return sum(step["samples"] for step in steps) / sum(step["seconds"] for step in steps)
 
 
@@ -124,7 +124,7 @@ def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
         "samples_per_s": round(samples_per_second(runs), 1),
         "peak_gib": round(max(r.peak_gib for r in runs), 2),
         "minutes": round(mean(r.minutes for r in runs), 1),
-        "reward_per_step": [round(value, 4) for value in curves_of(runs)[0]],
+        "reward_per_step": [round(mean(s["reward"] for s in same), 4) for same in zip(*steps_of(runs), strict=True)],
     }
 
 
