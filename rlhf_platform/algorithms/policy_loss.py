@@ -13,7 +13,7 @@ def clipped_surrogate(
     a ratio of whole sequences. `advantages` (B, 1), or (B, T) where each token has its own. Clipped (bool) is where a
     clip took the gradient away, which is on one side of the range only: above for A > 0, below for A < 0.
     DAPO's clip-higher (2503.14476, equation 10) is `high` > `low`. With `dual_clip`, above 1, the loss for A < 0 is at
-    most dual_clip |A|, however far r has run (1912.09729, equation 5).
+    most dual_clip |A|, however far r has run (1912.09729).
     """
     ratio = log_ratio.exp()
     plain, bounded = ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages

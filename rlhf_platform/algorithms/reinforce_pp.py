@@ -1,4 +1,4 @@
-"""No critic and no group, the batch as baseline: REINFORCE++ (2501.03262), section 3."""
+"""No critic and no group, the batch as baseline: REINFORCE++ (2501.03262)."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""REINFORCE with the other samples as baseline: RLOO (2402.14740), section 3."""
+"""REINFORCE with the other samples as baseline: RLOO (2402.14740)."""
 
 from torch import Tensor
 

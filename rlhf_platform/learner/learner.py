@@ -234,16 +234,7 @@ class Learner:
             if micro.old is None:
                 micro.old = logprobs.detach()
             loss, found = summed_loss(
-                self._algorithm,
-                logprobs,
-                micro.old,
-                micro.behaviour,
-                micro.reference,
-                micro.advantages,
-                entropy,
-                micro.mask,
-                self._steering.coefficients,
-                self._max_new_tokens,
+                self._algorithm, micro, logprobs, entropy, self._steering.coefficients, self._max_new_tokens
             )
             measures.policy(micro, loss / total, found.kl, found.clipped, entropy)
             return loss / total

@@ -1,7 +1,7 @@
 """What a step's updates are made of, summed over micro-batches and ranks, as numbers that a person asks for."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class Measures:
     """Sums over one rank's micro-batches; `metrics` adds up the ranks."""
 
     def __init__(self) -> None:
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._largest: dict[str, float] = {}
 
     @torch.no_grad()
@@ -29,15 +29,14 @@ class Measures:
         """`loss`: the micro-batch's part of the mean, a scalar; the others (B, T)."""
         held, places = micro.tokens()
         per_token = {"tokens": torch.ones_like(kl), "kl": kl, "clipped": clipped, "entropy": entropy}
-        self._sums.update({name: _sum(values, micro.mask) for name, values in per_token.items()})
-        self._sums.update({"held": held, "places": places, "loss": float(loss)})
+        self._add({name: _sum(values, micro.mask) for name, values in per_token.items()})
+        self._add({"held": held, "places": places, "loss": float(loss)})
 
     @torch.no_grad()
     def critic(self, micro: MicroBatch, loss: Tensor, clipped: Tensor) -> None:
         """`loss`, `clipped` (B, T)."""
-        self._sums["value_loss"] += _sum(loss, micro.mask)
-        self._sums["value_clipped"] += _sum(clipped, micro.mask)
-        self._sums["value_tokens"] += _sum(torch.ones_like(loss), micro.mask)
+        columns = (loss, clipped, torch.ones_like(loss))
+        self._add({name: _sum(column, micro.mask) for name, column in zip(_CRITIC, columns, strict=True)})
 
     def fit(self, micro: MicroBatch) -> None:
         """How well the critic knew the returns before the step."""
@@ -45,12 +44,16 @@ class Measures:
             return
         error = micro.returns - micro.values
         columns = (torch.ones_like(error), micro.returns, micro.returns.square(), error, error.square())
-        self._sums.update({name: _sum(column, micro.mask) for name, column in zip(_FIT, columns, strict=True)})
+        self._add({name: _sum(column, micro.mask) for name, column in zip(_FIT, columns, strict=True)})
 
     def gradient(self, name: str, norm: float) -> None:
         """The norm of an update's gradient, which all ranks know; the largest of the step is told."""
         self._largest[name] = max(norm, self._largest.get(name, 0.0))
         self._sums["updates"] += name == "grad_norm"
+
+    def _add(self, sums: Mapping[str, float]) -> None:
+        for name, value in sums.items():
+            self._sums[name] += value
 
     def metrics(self) -> dict[str, float]:
         """Over all ranks. Every rank must ask."""
@@ -81,7 +84,7 @@ def mismatch(micros: Sequence[MicroBatch], algorithm: OnlineConfig) -> dict[str,
     for micro in micros:
         assert micro.old is not None
         largest = torch.maximum(largest, max_mismatch(micro.old, micro.behaviour, micro.mask).cpu().float())
-        weight = importance_weights(micro.old, micro.behaviour, micro.mask, kind, cap) * micro.mask
+        weight = importance_weights(micro.old, micro.behaviour, micro.sampled, kind, cap) * micro.mask
         sums += torch.stack([weight.sum(), weight.square().sum(), micro.mask.sum()]).double().cpu()
     total, squares, tokens = over_ranks(sums).tolist()
     return {

@@ -27,6 +27,8 @@ class MicroBatch:
     """Encoder output of each clip, kept when the encoder is frozen."""
     mask: Tensor
     """(B, T): tokens that are learnt, of samples that count."""
+    sampled: Tensor
+    """(B, T): all tokens of samples that count."""
     advantages: Tensor
     """(B, T)"""
     behaviour: Tensor
@@ -91,7 +93,7 @@ def micro_batches(
     for rows in bins:
         part = [samples[row] for row in rows]
         batch, audio = clips.batch([s.sample for s in part])
-        columns = {
+        columns: dict[str, Sequence[Any]] = {
             "advantages": [s.advantage for s in part],
             "behaviour": [s.sample.logprobs for s in part],
             "old": [s.seen and s.seen.logprobs for s in part],
@@ -103,12 +105,13 @@ def micro_batches(
         longest = batch.completion_ids.shape[1]
         padded: dict[str, Any] = {name: _padded(each, lengths, longest, device) for name, each in columns.items()}
         counts = torch.tensor([[float(s.counts)] for s in part], device=device)
+        sampled = batch.completion_mask * counts
         mask = trained(batch.completion_ids, batch.completion_mask) * counts
-        yield MicroBatch(rows=list(rows), batch=batch, audio=audio, mask=mask, **padded)
+        yield MicroBatch(rows=list(rows), batch=batch, audio=audio, mask=mask, sampled=sampled, **padded)
 
 
 def _padded(values: Sequence[Any], lengths: Sequence[int], longest: int, device: torch.device) -> Tensor | None:
-    """Numbers per token as (B, T), 0 beyond a sample's end; one number stands for all of them. None where one is None."""
+    """Numbers per token, (B, T), 0 beyond a sample's end; one number stands for all of them. None where any is None."""
     if any(value is None for value in values):
         return None
     found = np.zeros((len(values), longest), dtype=np.float32)

@@ -13,6 +13,7 @@ from rlhf_platform.algorithms.kl import kl_estimate
 from rlhf_platform.algorithms.normalization import token_shares, units
 from rlhf_platform.algorithms.policy_loss import clipped_surrogate
 from rlhf_platform.algorithms.rloo import whole_sequence_surrogate
+from rlhf_platform.learner.micro_batches import MicroBatch
 from rlhf_platform.recipe.algorithms import (
     CISPO,
     DAPO,
@@ -64,31 +65,29 @@ def counted(algorithm: AlgorithmConfig, mask: Tensor, normalization: str) -> Ten
 
 def summed_loss(
     algorithm: AlgorithmConfig,
+    micro: MicroBatch,
     logprobs: Tensor,
-    old: Tensor,
-    behaviour: Tensor,
-    reference: Tensor | None,
-    advantages: Tensor,
     entropy: Tensor,
-    mask: Tensor,
     coefficients: Coefficients,
     max_new_tokens: int,
 ) -> tuple[Tensor, TokenLoss]:
-    """The loss of a micro-batch, to be divided by the sum of `counted` over all of them and all ranks (law 5).
+    """The loss of a micro-batch, a scalar to be divided by the sum of `counted` over all of them and all ranks (law 5).
 
-    As in `token_loss`; `entropy` (B, T) carries a gradient where `coefficients.entropy` is not 0.
+    `logprobs` (B, T) carries the gradient; `entropy` (B, T) too, where `coefficients.entropy` is not 0.
     """
+    old = logprobs.detach() if micro.old is None else micro.old
     if isinstance(algorithm, OnlineDPO):
-        assert reference is not None
-        loss = preference_loss(algorithm, logprobs, reference, mask, coefficients.kl)
-        kl = kl_estimate(logprobs.detach(), reference, "k3")
-        return loss, TokenLoss(loss.detach().expand_as(kl), kl, torch.zeros_like(mask, dtype=torch.bool))
-    found = token_loss(algorithm, logprobs, old, behaviour, reference, advantages, mask, coefficients.kl)
-    loss = found.loss
-    if coefficients.entropy:
-        loss = loss - coefficients.entropy * entropy
+        assert micro.reference is not None
+        loss = preference_loss(algorithm, logprobs, micro.reference, micro.mask, coefficients.kl)
+        kl = kl_estimate(logprobs.detach(), micro.reference, "k3")
+        return loss, TokenLoss(loss.detach().expand_as(kl), kl, torch.zeros_like(kl, dtype=torch.bool))
     assert isinstance(algorithm, RLConfig)
-    return (loss * token_shares(mask, algorithm.normalization, max_new_tokens)).sum(), found
+    weight = importance_weights(old, micro.behaviour, micro.sampled, algorithm.importance, algorithm.importance_cap)
+    found = token_loss(
+        algorithm, logprobs, old, weight, micro.reference, micro.advantages, micro.mask, coefficients.kl
+    )
+    loss = found.loss - coefficients.entropy * entropy if coefficients.entropy else found.loss
+    return (loss * token_shares(micro.mask, algorithm.normalization, max_new_tokens)).sum(), found
 
 
 def preference_loss(algorithm: OnlineDPO, logprobs: Tensor, reference: Tensor, mask: Tensor, beta: float) -> Tensor:
@@ -106,29 +105,25 @@ def _pairs_that_count(mask: Tensor) -> Tensor:
 
 
 def token_loss(
-    algorithm: AlgorithmConfig,
+    algorithm: RLConfig,
     logprobs: Tensor,
     old_logprobs: Tensor,
-    behaviour_logprobs: Tensor,
+    weight: Tensor,
     reference_logprobs: Tensor | None,
     advantages: Tensor,
     mask: Tensor,
-    kl_coef: float | None = None,
+    kl_coef: float,
 ) -> TokenLoss:
-    """The policy loss, corrected for what rollout computed differently (law 6), and the KL's share.
+    """The policy loss, weighted for what rollout computed differently (law 6), and the KL's share.
 
-    As in `policy_loss`; `behaviour_logprobs` (B, T) are rollout's own, `reference_logprobs` (B, T) the reference's.
-    `kl_coef`: the recipe's by default.
+    As in `policy_loss`; `weight` (B, T) is from `importance_weights`, `reference_logprobs` (B, T) are the reference's.
     """
-    assert isinstance(algorithm, RLConfig)
     loss, clipped = policy_loss(algorithm, logprobs, old_logprobs, advantages, mask)
-    kind, cap = algorithm.importance, algorithm.importance_cap
-    loss = importance_weights(old_logprobs, behaviour_logprobs, mask, kind, cap) * loss
+    loss = weight * loss
     if reference_logprobs is None:
         return TokenLoss(loss, torch.zeros_like(logprobs), clipped)
     if algorithm.kl_in == "loss":
-        coef = algorithm.kl_coef if kl_coef is None else kl_coef
-        loss = loss + coef * kl_estimate(logprobs, reference_logprobs, algorithm.kl_estimator)
+        loss = loss + kl_coef * kl_estimate(logprobs, reference_logprobs, algorithm.kl_estimator)
     return TokenLoss(loss, kl_estimate(logprobs.detach(), reference_logprobs, "k3"), clipped)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from rlhf_platform.recipe.algorithms import OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.schema import Recipe
 
 PROMPTS = 2
@@ -10,8 +11,10 @@ PROMPTS = 2
 
 def dry_run_overrides(recipe: Recipe) -> list[str]:
     """Overrides that leave models, actors and rewards as they are and shrink the work."""
-    workers, parts = recipe.rollout.workers, recipe.learner.workers * recipe.algorithm.minibatches
-    each = math.lcm(workers, parts // math.gcd(parts, recipe.algorithm.group_size))
+    workers, algorithm = recipe.rollout.workers, recipe.algorithm
+    parts = recipe.learner.workers * (algorithm.minibatches if isinstance(algorithm, OnlineConfig) else 1)
+    group = 1 if isinstance(algorithm, OnlineDPO) else algorithm.group_size
+    each = math.lcm(workers, parts // math.gcd(parts, group))
     return [
         f"name={recipe.name}-dry-run",
         "steps=1",

@@ -8,17 +8,14 @@ from torch import Tensor
 
 from rlhf_platform.algorithms.dpo import best_and_worst
 from rlhf_platform.algorithms.dr_grpo import centred_advantages
-from rlhf_platform.algorithms.gae import generalised_advantages, token_rewards
+from rlhf_platform.algorithms.gae import generalised_advantages, rewards_to_go, token_rewards
 from rlhf_platform.algorithms.gdpo import batch_normalised
 from rlhf_platform.algorithms.grpo import group_advantages
-from rlhf_platform.algorithms.reinforce_pp import globally_normalised_advantages
 from rlhf_platform.algorithms.rloo import leave_one_out_advantages
 from rlhf_platform.algorithms.whitening import whitened
 from rlhf_platform.learner.samples import Seen, TrainSample
 from rlhf_platform.recipe.algorithms import GDPO, PPO, RLOO, AlgorithmConfig, DrGRPO, OnlineDPO, ReinforcePP
 from rlhf_platform.types import Scored, ScoredSample
-
-NOTHING: Sequence[None] = ()
 
 
 def advantages_of(
@@ -68,11 +65,10 @@ def _in_groups(
         rewards = rewards - torch.tensor(paid).view_as(rewards)
     advantages = advantages_in_groups(algorithm, rewards, counts)
     counts = counts & (counts.sum(-1, keepdim=True) > 1)
+    known: Sequence[Seen | None] = seen or [None] * len(scored)
     return [
         TrainSample(s.sample, float(advantage), bool(count), it)
-        for s, advantage, count, it in zip(
-            scored, advantages.flatten(), counts.flatten(), seen or [None] * len(scored), strict=True
-        )
+        for s, advantage, count, it in zip(scored, advantages.flatten(), counts.flatten(), known, strict=True)
     ]
 
 
@@ -83,21 +79,22 @@ def _per_token(scored: Sequence[ScoredSample], algorithm: PPO | ReinforcePP, see
     mask = (torch.arange(max(1, int(lengths.max()))) < lengths.unsqueeze(-1)) & counts.unsqueeze(-1)
     learnt = mask & _padded([s.trained for s in seen], mask).bool()
     rewards = token_rewards(final, _padded([s.penalty for s in seen], mask), mask)
-    returns: Sequence[Tensor | None] = [None] * len(scored)
+    returns: Tensor | None = None
     if isinstance(algorithm, PPO):
         values = _padded([s.values for s in seen], mask)
         advantages, returns = generalised_advantages(rewards, values, mask, algorithm.gamma, algorithm.gae_lambda)
-        advantages = whitened(advantages, learnt)
     else:
-        advantages = globally_normalised_advantages(rewards, mask, algorithm.gamma)
-        advantages = whitened(advantages, learnt)
+        advantages = rewards_to_go(rewards, mask, algorithm.gamma)
+    advantages = whitened(advantages, learnt)
     return [
         TrainSample(
-            s.sample, advantage[:length].numpy(), bool(count), it, None if target is None else target[:length].numpy()
+            sample=s.sample,
+            advantage=advantages[i, :length].numpy(),
+            counts=bool(counts[i]),
+            seen=seen[i],
+            returns=None if returns is None else returns[i, :length].numpy(),
         )
-        for s, advantage, count, it, target, length in zip(
-            scored, advantages, counts, seen, returns, lengths.tolist(), strict=True
-        )
+        for i, (s, length) in enumerate(zip(scored, lengths.tolist(), strict=True))
     ]
 
 

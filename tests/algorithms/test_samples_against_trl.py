@@ -24,6 +24,12 @@ LONGEST, PROMPTS, SAMPLES = 6, 6, 4
 SEEDS = pytest.mark.parametrize("seed", range(3))
 
 
+class Plain(torch.nn.Module):
+    """What TRL asks of a model that it does not run."""
+
+    is_gradient_checkpointing = False
+
+
 def batch(seed: int) -> tuple[torch.Generator, Tensor, Tensor, Tensor]:
     """Log-probs and mask of 24 samples, (24, 6), and which of them were scored, (6, 4)."""
     generator = torch.Generator().manual_seed(seed)
@@ -220,7 +226,7 @@ def test_losses_of_pairs(seed: int, loss_type: str) -> None:
 
     trainer = SimpleNamespace(
         accelerator=SimpleNamespace(device="cpu", gather=lambda value: value, gather_for_metrics=lambda value: value),
-        model=torch.nn.Identity(),
+        model=Plain(),
         ref_model=model(reference * mask),
         args=SimpleNamespace(gradient_checkpointing_kwargs=None),
         aux_loss_enabled=False,
