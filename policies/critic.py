@@ -20,14 +20,12 @@ class Critic(Backbone):
     it has LoRA, its encoder unless `freeze_encoder`. All values are 0 at the start.
     """
 
-    def __init__(
-        self, adapter: PolicyAdapter, model: PreTrainedModel, freeze_encoder: bool, trunk: bool, seed: int = 0
-    ) -> None:
-        """`seed`: of the perceptron's hidden layer, which all ranks must draw alike."""
+    def __init__(self, adapter: PolicyAdapter, model: PreTrainedModel, freeze_encoder: bool, trunk: bool) -> None:
+        """The perceptron's hidden layer is drawn from torch's generator, which all ranks must have seeded alike."""
         super().__init__(adapter, model, freeze_encoder or trunk)
         self.trunk = trunk
         output = model.get_output_embeddings()
-        self.head = value_head(output.weight.shape[1], trunk, seed).to(output.weight)
+        self.head = value_head(output.weight.shape[1], trunk).to(output.weight)
         if trunk:
             model.requires_grad_(False)
             return
@@ -47,14 +45,11 @@ class Critic(Backbone):
         return by_row(values.squeeze(-1).float(), batch)
 
 
-def value_head(width: int, hidden_layer: bool, seed: int) -> nn.Module:
+def value_head(width: int, hidden_layer: bool) -> nn.Module:
     """(N, width) -> (N, 1), 0 everywhere at the start: linear, or with a hidden layer of the same width before it."""
     last = nn.Linear(width, 1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     if not hidden_layer:
         return last
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        first = nn.Linear(width, width)
-    return nn.Sequential(first, nn.GELU(), last)
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), last)

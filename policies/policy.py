@@ -58,11 +58,12 @@ class Policy(Backbone):
 def as_call_of(module: nn.Module, function: Callable[[Tensor], T], states: Tensor) -> T:
     """`function(states)`, computed as if it were `module(states)`.
 
-    At ZeRO 3 a weight is whole only during a call of its own module, and during the backward of that call.
+    At ZeRO 3 a weight is whole during a call of its own module and the backward of that call. One that is read from
+    outside DeepSpeed notices, and from then on keeps whole for all of the reader's forward and backward.
     """
     module.forward = function  # shadows the method of the class
     try:
-        return module(states)  # type: ignore[no-any-return]
+        return module(states)
     finally:
         del module.forward
 

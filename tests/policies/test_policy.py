@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import policies.policy
 from policies.batch import PolicyBatch, make_batch
 from policies.policy import Policy
 from policies.qwen3_asr import Qwen3ASRAdapter
@@ -111,11 +112,45 @@ def test_kept_encoder_output_gives_the_same(policy: Policy, adapter: Qwen3ASRAda
         assert torch.equal(policy(batch, policy.encode(batch))[0], policy(batch)[0])
 
 
+def test_entropy_has_a_gradient_only_when_asked(adapter: Qwen3ASRAdapter, clips: list[Prompt]) -> None:
+    batch = batch_of(adapter, clips, ROWS[::5])
+    looked_at, learnt_from = (
+        Policy(adapter, adapter.load_model(torch.float32), TEMPERATURE, True, entropy_gradient=asked).eval()(batch)
+        for asked in (False, True)
+    )
+    assert not looked_at[1].requires_grad
+    assert learnt_from[1].requires_grad
+    torch.testing.assert_close(looked_at, learnt_from, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("entropy_gradient", [False, True])
+def test_over_a_large_vocabulary_tiles_give_the_same_values_and_gradients(
+    adapter: Qwen3ASRAdapter, clips: list[Prompt], entropy_gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = batch_of(adapter, clips, ROWS)
+    found = []
+    for large_from in (policies.policy.TILED_FROM, 1):
+        monkeypatch.setattr(policies.policy, "TILED_FROM", large_from)
+        policy = Policy(adapter, adapter.load_model(torch.float32), TEMPERATURE, False, entropy_gradient).eval()
+        logprobs, entropy = policy(batch)
+        (logprobs.mean() + (entropy.mean() if entropy_gradient else 0)).backward()
+        found.append((logprobs, entropy, {n: p.grad for n, p in policy.model.named_parameters()}))
+        # The head still is one, for those who call it otherwise.
+        head = policy.model.get_output_embeddings()
+        assert head(torch.ones(1, head.in_features)).shape == (1, head.out_features)
+    whole, tiled = found
+    torch.testing.assert_close(tiled[:2], whole[:2], rtol=0, atol=1e-5)
+    assert not torch.equal(tiled[1], whole[1])  # by another way
+    for name, expected in whole[2].items():
+        torch.testing.assert_close(tiled[2][name], expected, rtol=1e-4, atol=1e-5)
+    assert tiled[2]["lm_head.weight"].abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("freeze", [True, False])
 def test_a_frozen_encoder_gets_no_gradient_and_all_else_a_finite_one(
     adapter: Qwen3ASRAdapter, clips: list[Prompt], freeze: bool
 ) -> None:
-    policy = Policy(adapter, adapter.load_model(torch.float32), TEMPERATURE, freeze_encoder=freeze).eval()
+    policy = Policy(adapter, adapter.load_model(torch.float32), TEMPERATURE, freeze, entropy_gradient=True).eval()
     logprobs, entropy = policy(batch_of(adapter, clips, ((0, 2), (1, 1), (3, 0))))  # most positions are padding
     (logprobs.sum() + entropy.sum()).backward()
     for name, parameter in policy.model.named_parameters():
