@@ -86,23 +86,21 @@ class Learner:
         return self._algorithm.critic_warmup if isinstance(self._algorithm, PPO) else 0
 
     @torch.no_grad()
-    def see(self, samples: Sequence[Sample], policy_alone: bool = False) -> list[Seen]:
-        """What policy, reference and critic make of this rank's samples before they learn from them.
-
-        `policy_alone` leaves out what the others say.
-        """
+    def see(self, samples: Sequence[Sample], *, policy: bool = True, others: bool = True) -> list[Seen]:
+        """What the `policy`, and the `others`, reference and critic, make of this rank's samples before they learn."""
         found: list[Seen | None] = [None] * len(samples)
         for micro in self._micro_batches([TrainSample(s, 0.0, True) for s in samples], unit=1):
-            logprobs, _ = self._engine(micro.batch, micro.audio)
-            reference = None if policy_alone or not self._reference else self._reference(micro.batch, micro.audio)
-            values = None if policy_alone or not self._critic else self._critic.values(micro)
+            logprobs = self._engine(micro.batch, micro.audio)[0] if policy else None
+            reference = self._reference(micro.batch, micro.audio) if others and self._reference else None
+            values = self._critic.values(micro) if others and self._critic else None
             penalty = self._penalty(logprobs, reference)
-            columns = [None if t is None else t.float().cpu().numpy() for t in (reference, penalty, values)]
-            logs, trained = logprobs.float().cpu().numpy(), micro.mask.bool().cpu().numpy()
+            tensors = (logprobs, reference, penalty, values)
+            columns = [None if tensor is None else tensor.float().cpu().numpy() for tensor in tensors]
+            trained = micro.mask.bool().cpu().numpy()
             for row, index in enumerate(micro.rows):
                 length = len(samples[index].tokens)
                 cut = [None if column is None else column[row, :length] for column in columns]
-                found[index] = Seen(logs[row, :length], trained[row, :length], *cut)
+                found[index] = Seen(trained[row, :length], *cut)
         return [seen for seen in found if seen is not None]
 
     def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
@@ -138,18 +136,21 @@ class Learner:
         return metrics
 
     def _with_seen(self, samples: Sequence[TrainSample]) -> list[TrainSample]:
-        """The samples with their log-probs before the step, where they are needed and the caller did not ask for them:
-        a later optimiser step meets a policy that has moved, and a reference is asked once."""
+        """The samples with what they need from before the step, where the caller did not ask for it.
+
+        A later optimiser step meets a policy that has moved; a single one yields its own log-probs.
+        """
         algorithm = self._algorithm
-        moves = algorithm.epochs * algorithm.minibatches > 1 or self._steps < self._critic_warmup
-        if samples and samples[0].seen is None and (moves or self._reference is not None or self._critic):
-            seen = self.see([s.sample for s in samples])
+        moves = algorithm.epochs * algorithm.minibatches > 1
+        if samples and samples[0].seen is None and (moves or self._reference is not None):
+            seen = self.see([s.sample for s in samples], policy=moves)
             return [replace(s, seen=it) for s, it in zip(samples, seen, strict=True)]
         return list(samples)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
         """Log-prob of each completion token under the current policy; what the sync probe compares with."""
-        return [tuple(seen.logprobs.tolist()) for seen in self.see(samples, policy_alone=True)]
+        seen = self.see(samples, others=False)
+        return [tuple(it.logprobs.tolist()) for it in seen if it.logprobs is not None]
 
     def weights(self, version: int) -> WeightUpdate:
         """A copy of all that the engine lacks: its LoRA where vLLM takes one, else all weights, LoRA merged into them.
@@ -216,11 +217,12 @@ class Learner:
         mask = modality_mask(tokens, self._is_audio, self._is_end, self._algorithm.train_tokens, mask)
         return turn_mask(tokens, self._is_end, self._algorithm.train_turns, mask)
 
-    def _penalty(self, logprobs: Tensor, reference: Tensor | None) -> Tensor | None:
+    def _penalty(self, logprobs: Tensor | None, reference: Tensor | None) -> Tensor | None:
         """What the reward of each token pays for the KL, (B, T); None where the loss pays, or nothing does."""
         algorithm = self._algorithm
-        if reference is None or not isinstance(algorithm, RLConfig) or algorithm.kl_in != "reward":
+        if logprobs is None or reference is None or getattr(algorithm, "kl_in", "loss") != "reward":
             return None
+        assert isinstance(algorithm, RLConfig)
         return self._steering.coefficients.kl * kl_estimate(logprobs, reference, algorithm.kl_estimator)
 
     def _update(self, minibatch: Sequence[MicroBatch], measures: Measures, *, learns: bool) -> None:

@@ -14,10 +14,10 @@ Floats = npt.NDArray[np.float32]
 class Seen:
     """A sample before the step's updates, per completion token; all (T,)."""
 
-    logprobs: Floats
-    """By the learner's own policy, in nats."""
     trained: npt.NDArray[np.bool_]
     """Which tokens are learnt (`algorithm.train_tokens`, `algorithm.train_turns`)."""
+    logprobs: Floats | None = None
+    """By the learner's own policy, in nats."""
     reference: Floats | None = None
     """Log-probs by the reference, where the algorithm has one."""
     penalty: Floats | None = None

@@ -75,7 +75,7 @@ def _in_groups(
 def _per_token(scored: Sequence[ScoredSample], algorithm: PPO | ReinforcePP, seen: Sequence[Seen]) -> list[TrainSample]:
     """An advantage for each token, normalised over all learnt tokens of the batch, and for PPO the critic's targets."""
     final, counts = (values.flatten() for values in rewards_of(scored, 1))
-    lengths = torch.tensor([len(s.logprobs) for s in seen])
+    lengths = torch.tensor([len(s.trained) for s in seen])
     mask = (torch.arange(max(1, int(lengths.max()))) < lengths.unsqueeze(-1)) & counts.unsqueeze(-1)
     learnt = mask & _padded([s.trained for s in seen], mask).bool()
     rewards = token_rewards(final, _padded([s.penalty for s in seen], mask), mask)

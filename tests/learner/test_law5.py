@@ -70,7 +70,7 @@ def scored_for(clips: list[Prompt]) -> list[ScoredSample]:
 
 def moved(seen: Seen, number: int) -> Seen:
     """As if the policy had learnt since: every ratio, every KL and every value error is of its own size."""
-    wave = np.sin(np.arange(len(seen.logprobs), dtype=np.float32) * 3 + number)
+    wave = np.sin(np.arange(len(seen.trained), dtype=np.float32) * 3 + number)
 
     def off(array: Any, by: float) -> Any:
         return None if array is None else array + by * wave
