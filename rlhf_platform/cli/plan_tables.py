@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import typer
 
 from rlhf_platform.cli.tables import show, table
+from rlhf_platform.planning.batches import rounds_of
 from rlhf_platform.planning.plan import Plan
 from rlhf_platform.planning.sizes import Sizes
 from rlhf_platform.planning.units import count, gib
+from rlhf_platform.recipe.algorithms import PPO
+from rlhf_platform.recipe.preferences import JudgedConfig
 
 
 def render(plan: Plan, assumed: Sequence[str]) -> None:
@@ -25,7 +28,7 @@ def render(plan: Plan, assumed: Sequence[str]) -> None:
             kinds = [kind for kind, actor in plan.actors.items() if getattr(actor, where)]
             heads = [f"{kind} x {plan.actors[kind].count}" for kind in kinds]
             show(table(("part", *heads), rows, right=heads))
-    typer.echo("\none RL step")
+    typer.echo(f"\n{_unit(plan)}")
     for line in _work(plan):
         typer.echo(f"  {line}")
     typer.echo("\nplacement")
@@ -52,9 +55,20 @@ def _memory(plan: Plan, where: str) -> Iterator[Sequence[str]]:
         yield "all", *(gib(sum(parts.values())) for parts in held.values())
 
 
+def _unit(plan: Plan) -> str:
+    """What the work is of."""
+    if not isinstance(plan.recipe.algorithm, JudgedConfig):
+        return "one RL step"
+    rounds = rounds_of(plan.recipe)
+    return f"one of {rounds} rounds" if rounds > 1 else "the one round"
+
+
 def _work(plan: Plan) -> Iterator[str]:
     work, recipe, clips = plan.work, plan.recipe, plan.clips
-    yield f"{work.samples} samples: {work.prompts} prompts x {recipe.algorithm.group_size}"
+    if work.samples:
+        yield f"{work.samples} samples: {work.prompts} prompts x {recipe.algorithm.group_size}"
+    if work.answers != work.samples:
+        yield f"{work.answers} answers to learn from"
     if work.most_audio_seconds:
         longest = f"{work.most_audio_seconds:,.0f} s at most"
         if clips is None:
@@ -62,15 +76,21 @@ def _work(plan: Plan) -> Iterator[str]:
         else:
             yield f"audio: {work.audio_seconds:,.0f} s, {longest} ({clips.number} clips of {clips.mean_seconds:.1f} s)"
     yield f"tokens: {work.completion_tokens:,} to write, {work.learner_tokens:,} to learn from, at most"
-    yield f"optimiser steps: {work.optimiser_steps}; a sync sends {gib(work.sync_bytes)} GiB to each rollout worker"
+    steps = f"optimiser steps: {work.optimiser_steps}"
+    if isinstance(recipe.algorithm, PPO):
+        steps += ", and as many of the critic"
+    if work.sync_bytes:
+        steps += f"; a sync sends {gib(work.sync_bytes)} GiB to each rollout worker"
+    yield steps
     if plan.earlier:
         times = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in plan.earlier.seconds.items())
-        steps, path = plan.earlier.steps, plan.earlier.path
-        yield f"longest phase: {plan.bottleneck}, measured in the last {steps} steps of {path}"
+        when = f"the last {plan.earlier.steps} steps of {plan.earlier.path}"
+        yield f"longest phase: {plan.bottleneck}, measured in {when}"
         yield f"  {times}"
     else:
         each = ", ".join(f"{phase} {count(operations)}FLOP" for phase, operations in work.arithmetic.items())
-        yield f"longest phase: {plan.bottleneck}, {work.ratio:.1f} times the other, estimated from arithmetic per actor"
+        times = f", {work.ratio:.1f} times the other" if work.samples else ""
+        yield f"longest phase: {plan.bottleneck}{times}, estimated from arithmetic per actor"
         yield f"  {each}; rewards are not estimated"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlhf_platform.planning.actors import DRIVER, ActorMemory
+from rlhf_platform.planning.batches import serves
 from rlhf_platform.planning.units import gib
 from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import Recipe
@@ -83,7 +84,7 @@ def this_machine(recipe: Recipe) -> Capacity:
 
 def unknown_cluster(recipe: Recipe) -> Capacity:
     """A cluster that the recipe joins and nothing is said of: it has what is asked for."""
-    gpus = recipe.rollout.workers * recipe.rollout.gpus + recipe.learner.workers * recipe.learner.gpus
+    gpus = _rollout_workers(recipe) * recipe.rollout.gpus + recipe.learner.workers * recipe.learner.gpus
     return Capacity(1, gpus, None, None, None, given=False)
 
 
@@ -109,7 +110,7 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
     gpus = [list(range(capacity.gpus)) for _ in range(capacity.nodes)]
     rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
     wanted: list[tuple[str, int, float, int]] = []
-    wanted += [("rollout", i, rollout.cpus, rollout.gpus) for i in range(rollout.workers)]
+    wanted += [("rollout", i, rollout.cpus, rollout.gpus) for i in range(_rollout_workers(recipe))]
     wanted += [("learner", i, learner.cpus, learner.gpus) for i in range(learner.workers)]
     places = []
     of_rewards = reward_reservation(recipe)
@@ -123,6 +124,10 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
             place = Place(kind, index, found, taken[0] if taken else None, cpus)
         places.append(place)
     return places
+
+
+def _rollout_workers(recipe: Recipe) -> int:
+    return recipe.rollout.workers if serves(recipe) else 0
 
 
 def _device_rooms(actors: Mapping[str, ActorMemory], capacity: Capacity) -> list[Room]:

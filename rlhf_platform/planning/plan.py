@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_platform.planning.actors import ActorMemory, learner_memory, reward_memory, rollout_memory
+from rlhf_platform.planning.actors import ActorMemory, reward_memory, rollout_memory
+from rlhf_platform.planning.batches import serves
 from rlhf_platform.planning.changes import Proposal, proposals
 from rlhf_platform.planning.fits import Capacity, Fit, fit_of
+from rlhf_platform.planning.learner import learner_memory
 from rlhf_platform.planning.observed import Clips, EarlierRun, clips_of, earlier_run
 from rlhf_platform.planning.sizes import Sizes, sizes_of
 from rlhf_platform.planning.work import Work, work_of
@@ -52,7 +54,7 @@ def plan_of(recipe: Recipe, capacity: Capacity, allowed: Callable[[Proposal], bo
         sizes=sizes,
         clips=clips,
         actors=actors,
-        work=work_of(recipe, sizes, clips.mean_seconds if clips else None),
+        work=work_of(recipe, sizes, clips),
         earlier=earlier_run(recipe),
         capacity=capacity,
         fit=fit,
@@ -64,7 +66,8 @@ def memory_of(recipe: Recipe, clips: Clips | None) -> dict[str, ActorMemory]:
     """Memory of each kind of actor."""
     sizes = sizes_of(recipe)
     learner = learner_memory(recipe, sizes, clips.number if clips else None)
-    return {"rollout": rollout_memory(recipe, sizes), "learner": learner, "reward": reward_memory(recipe)}
+    rollout = {"rollout": rollout_memory(recipe, sizes)} if serves(recipe) else {}
+    return {**rollout, "learner": learner, "reward": reward_memory(recipe)}
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "step": {
             "prompts": work.prompts,
             "samples": work.samples,
+            "answers": work.answers,
             "audio_seconds": work.audio_seconds,
             "most_audio_seconds": work.most_audio_seconds,
             "completion_tokens": work.completion_tokens,

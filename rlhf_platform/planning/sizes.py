@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 from policies.dimensions import Dimensions
@@ -25,6 +25,11 @@ class Sizes:
     """Parameters of the largest trainable tensor."""
     head: int
     """Weights that the output head multiplies with, its own or the embedding's."""
+    critic: Mapping[str, int]
+    """Parameters that a copy of the model learns as a critic, by part: those without LoRA, and without an output head
+    of its own."""
+    critic_largest: int
+    """Parameters of the largest tensor among them."""
     served_lora: bool
     """Whether a sync sends LoRA alone rather than all weights."""
     dimensions: Dimensions
@@ -55,17 +60,21 @@ def _counted(asked: str) -> Sizes:
     """Remembered, since the search for changes that fit asks again and again."""
     backbone, freeze_encoder, lora = json.loads(asked)
     tiny = TinyBackbone(**backbone.pop("tiny"))
-    learner = LearnerConfig(freeze_encoder=freeze_encoder, lora=LoraConfig(**lora))
-    return count_parts(empty_model(BackboneConfig(tiny=tiny, **backbone), learner))
+    config = BackboneConfig(tiny=tiny, **backbone)
+    found = count_parts(empty_model(config, LearnerConfig(freeze_encoder=freeze_encoder, lora=LoraConfig(**lora))))
+    if not lora["rank"]:
+        return found
+    whole = count_parts(empty_model(config, LearnerConfig(freeze_encoder=freeze_encoder)))
+    return replace(found, critic=whole.critic, critic_largest=whole.critic_largest)
 
 
 def count_parts(empty: EmptyModel) -> Sizes:
-    """The parameters of a model by part."""
+    """The parameters of a model by part. What a critic would learn is right where the model has no LoRA."""
     model, adapter = empty.model, empty.adapter
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
-    total, trainable = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)
-    largest = 0
+    total, trainable, critic = (dict.fromkeys(PARTS, 0) for _ in range(3))
+    largest = critic_largest = 0
     for name, parameter in model.named_parameters():
         if is_lora(name):
             part = "LoRA"
@@ -75,8 +84,14 @@ def count_parts(empty: EmptyModel) -> Sizes:
             part = "head"
         else:
             part = "encoder" if adapter.is_encoder(name) else "adaptor" if adapter.is_adaptor(name) else "decoder"
-        total[part] += parameter.numel()
-        if parameter.requires_grad:
-            trainable[part] += parameter.numel()
-            largest = max(largest, parameter.numel())
-    return Sizes(total, trainable, largest, head.numel(), adapter.vllm_serves_lora, empty.dimensions)
+        size = parameter.numel()
+        total[part] += size
+        if not parameter.requires_grad:
+            continue
+        trainable[part] += size
+        largest = max(largest, size)
+        if part not in ("head", "LoRA"):
+            critic[part] += size
+            critic_largest = max(critic_largest, size)
+    served = adapter.vllm_serves_lora
+    return Sizes(total, trainable, largest, head.numel(), critic, critic_largest, served, empty.dimensions)

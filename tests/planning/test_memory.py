@@ -11,17 +11,15 @@ from rlhf_platform.planning import activations, zero
 from rlhf_platform.planning.actors import (
     BATCHED_TOKENS,
     CUDA_CONTEXT,
-    KEPT_CLIPS,
     PROCESS,
     REWARD_CHILD,
-    has_reference,
-    learner_memory,
-    micro_batch_of,
     reward_memory,
     rollout_memory,
 )
+from rlhf_platform.planning.batches import batch_of
+from rlhf_platform.planning.learner import KEPT_CLIPS, has_reference, learner_memory
 from rlhf_platform.planning.sizes import Sizes, sizes_of
-from rlhf_platform.recipe.algorithms import CISPO, GRPO
+from rlhf_platform.recipe.algorithms import CISPO, GRPO, PPO
 from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, RewardConfig, RolloutConfig
 
 PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
@@ -35,7 +33,8 @@ def sizes(decoder: int = 1000, lora: int = 0, served: bool = False) -> Sizes:
     layers = Layers(2, 8, 8, 4, 16, gated=True)
     encoder = Encoder(Layers(1, 6, 6, 6, 12), 50.0, 25.0, 6, 80, 40, padded=True)
     found = Dimensions(layers, vocabulary=25, prompt_tokens=10, encoder=encoder)
-    return Sizes(total, dict.fromkeys(PARTS, 0) | trained, 400, 200, served, found)
+    critic = dict.fromkeys(PARTS, 0) | {"decoder": decoder}
+    return Sizes(total, dict.fromkeys(PARTS, 0) | trained, 400, 200, critic, 300, served, found)
 
 
 def recipe(**learner: object) -> Recipe:
@@ -110,8 +109,6 @@ def test_activations_by_hand() -> None:
     assert layers.kept() == (60, 8)
     assert activations.stack(layers, rows=2, positions=3, width=4) == 6 * 4 * (60 + 8 + 3 + 8)
     assert activations.stack(layers, rows=2, positions=3, width=2) == 6 * (2 * 60 + 4 * 8 + 2 * 3 + 4 * 4 + 2 * 4)
-    assert activations.head(tokens=10, vocabulary=7, width=4) == 10 * 7 * 24
-    assert activations.head(tokens=10, vocabulary=7, width=4, after_another=True) == 10 * 7 * 32
     crossing = Layers(3, 4, 4, 4, 8, crosses=True)
     assert activations.across(crossing, rows=2, positions=5, width=4) == 3 * 2 * 5 * 2 * 4 * 4
     assert activations.across(layers, rows=2, positions=5, width=4) == 0
@@ -119,11 +116,11 @@ def test_activations_by_hand() -> None:
 
 def test_a_micro_batch_is_no_larger_than_a_ranks_share() -> None:
     """32 samples on 2 ranks: 16 rows of 2 clips and one that is cut; 10 + 50 + 20 positions."""
-    batch = micro_batch_of(recipe(micro_batch_size=64, workers=2), sizes())
-    assert (batch.rows, batch.clips, batch.positions, batch.completion, batch.several) == (16, 3, 80, 20, False)
+    batch = batch_of(recipe(micro_batch_size=64, workers=2), sizes(), seconds=2.0)
+    assert (batch.rows, batch.clips, batch.positions, batch.completion) == (16, 3, 80, 20)
     shorter = recipe(micro_batch_size=64)
     shorter.rollout.max_tokens = 70
-    assert micro_batch_of(shorter, sizes()).positions == 70
+    assert batch_of(shorter, sizes(), 2.0).positions == 70
 
 
 def test_a_learner_by_hand() -> None:
@@ -134,8 +131,7 @@ def test_a_learner_by_hand() -> None:
     assert found["reference"] == 0
     assert found["clips"] == 5 * 50 * 6 * 4
     layers = activations.stack(sizes().dimensions.decoder, 8, 80, 4)
-    # 4 micro-batches: the one before holds two arrays over the vocabulary.
-    assert found["activations"] == layers + 8 * 20 * 25 * (24 + 8)
+    assert found["activations"] == layers + 8 * 20 * 25 * 24
     assert found["heap"] == layers
     assert found["buffers"] == 0
     assert found["process"] == PROCESS["learner"]
@@ -196,8 +192,13 @@ learners = st.builds(
     gpus=st.integers(0, 1),
     freeze_encoder=st.booleans(),
     lora=st.builds(LoraConfig, rank=st.sampled_from([0, 8])),
+    activation_checkpointing=st.booleans(),
+    optimizer=st.sampled_from(["adamw", "sgd"]),
+    micro_batch_tokens=st.sampled_from([None, 64, 500]),
+    micro_batch_seconds=st.sampled_from([None, 3.0, 30.0]),
 )
-models = st.builds(sizes, decoder=st.integers(1000, 10**10), lora=st.sampled_from([0, 10**6]), served=st.booleans())
+# A decoder smaller than the head of a critic on a trunk would be none.
+models = st.builds(sizes, decoder=st.integers(10**7, 10**10), lora=st.sampled_from([0, 10**6]), served=st.booleans())
 
 
 @given(learners, models, st.sampled_from(["float32", "bfloat16"]), st.floats(0, 1))
@@ -214,6 +215,11 @@ def test_what_asks_for_less_never_takes_more(config: LearnerConfig, model: Sizes
         wider = learner_memory(replace(asked, learner=replace(config, workers=config.workers * 2)), model)
         assert wider.on_device <= found.on_device
         assert wider.on_host <= found.on_host
+    for less in ({"activation_checkpointing": True}, {"optimizer": "sgd"}, {"micro_batch_tokens": 64}):
+        assert learner_memory(replace(asked, learner=replace(config, **less)), model).on_host <= found.on_host  # type: ignore[arg-type]
+    copy, trunk = (learner_memory(replace(asked, algorithm=PPO(critic=kind)), model) for kind in ("copy", "trunk"))
+    assert trunk.on_device <= copy.on_device
+    assert trunk.on_host <= copy.on_host
     without = replace(asked, algorithm=GRPO(kl_coef=0.0))
     assert learner_memory(without, model).on_host <= found.on_host
 

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.planning.changes import changed
+from rlhf_platform.planning.changes import Change, changed, knobs, proposals
 from rlhf_platform.planning.fits import Capacity, placed, this_machine
-from rlhf_platform.planning.observed import clips_of, earlier_run
-from rlhf_platform.planning.plan import Plan, as_json, plan_of
+from rlhf_platform.planning.observed import Clips, clips_of, earlier_run
+from rlhf_platform.planning.plan import Plan, as_json, memory_of, plan_of
 from rlhf_platform.planning.sizes import sizes_of
 from rlhf_platform.planning.units import count, gib, parse_size
-from rlhf_platform.planning.work import rollout_operations, update_operations, work_of
-from rlhf_platform.recipe.algorithms import GRPO
+from rlhf_platform.planning.work import encoder_passes, rollout_operations, update_operations, work_of
+from rlhf_platform.recipe.algorithms import GRPO, PPO, AlgorithmConfig
+from rlhf_platform.recipe.preferences import DPO
 from rlhf_platform.recipe.schema import BackboneConfig, LoraConfig, Recipe
 
 GIB = 2**30
@@ -54,7 +55,7 @@ def test_amounts_are_short() -> None:
 
 
 def test_work_of_a_step(recipe: Recipe) -> None:
-    work = work_of(recipe, sizes_of(recipe), mean_seconds=3.0)
+    work = work_of(recipe, sizes_of(recipe), Clips(100, 3.0, 9.0))
     assert (work.prompts, work.samples) == (16, 128)
     assert (work.audio_seconds, work.most_audio_seconds) == (48.0, 240.0)
     assert work.completion_tokens == 128 * 48
@@ -67,18 +68,58 @@ def test_operations_by_hand(recipe: Recipe) -> None:
     sizes = sizes_of(recipe)
     layers, head = sizes.total["decoder"], sizes.head
     heard = 8 * 2 * 750 * (sizes.total["encoder"] + 2 * 750 * 4 * 384)
-    assert rollout_operations(recipe, sizes) == heard + 2 * layers * 8 * 4 + 2 * (layers + head) * 48 * 64
+    assert rollout_operations(recipe, sizes, 16) == heard + 2 * layers * 8 * 4 + 2 * (layers + head) * 48 * 64
     assert update_operations(recipe, sizes) == heard + 3 * 2 * 64 * (layers * 52 + head * 48)
     whole = update_operations(recipe, sizes)
     recipe.learner.lora = LoraConfig(rank=8)
     assert update_operations(recipe, sizes_of(recipe)) < whole
 
 
+def test_operations_of_a_critic_by_hand(recipe: Recipe) -> None:
+    """64 samples a rank, each alone with its clip: looked at once by policy, reference and critic, then learnt. The
+    critic has no output head, and on a trunk no backward pass."""
+    recipe.rollout.prompts_per_step, sizes = 128, sizes_of(recipe)
+    layers, head = 2 * 64 * sizes.total["decoder"] * 52, 2 * 64 * sizes.head * 48
+    heard = 64 * 2 * 750 * (sizes.total["encoder"] + 2 * 750 * 4 * 384)
+    recipe.algorithm = PPO(minibatches=2)
+    assert update_operations(recipe, sizes) == heard + (layers + head) * (1 + 1 + 3) + layers * (1 + 3)
+    recipe.algorithm = PPO(minibatches=2, critic="trunk", epochs=2)
+    assert update_operations(recipe, sizes) == heard + (layers + head) * (1 + 1 + 6) + layers * (1 + 2)
+    recipe.learner.activation_checkpointing = True
+    assert update_operations(recipe, sizes) == heard + (layers + head) * (1 + 1 + 6) + layers * (1 + 2) + layers * 2
+
+
+def test_an_encoder_is_heard_in_every_forward_where_its_output_is_not_kept(recipe: Recipe) -> None:
+    """8 samples of each clip. At ZeRO 3 look, reference and learning; an encoder that learns has a backward pass."""
+    recipe.algorithm = GRPO()
+    assert encoder_passes(recipe, sizes_of(recipe)) == 1 / 8
+    recipe.learner.zero_stage = 3
+    assert encoder_passes(recipe, sizes_of(recipe)) == 3 / 8
+    recipe.learner.freeze_encoder = False
+    assert encoder_passes(recipe, sizes_of(recipe)) == 5 / 8
+    recipe.algorithm = PPO(group_size=8)
+    assert encoder_passes(recipe, sizes_of(recipe)) == (1 + 1 + 1 + 1 + 1 + 2 + 2) / 8
+
+
+def test_work_of_a_round(recipe: Recipe) -> None:
+    """40 optimiser steps in 4 rounds, 6 pairs each: 120 answers a round, of 16 prompts at a time out of 100 clips."""
+    recipe.algorithm, sizes = DPO(batch_size=6, rounds=4), sizes_of(recipe)
+    work = work_of(recipe, sizes, Clips(100, 3.0, 9.0))
+    assert (work.prompts, work.samples, work.answers) == (16, 16 * 8, 120)
+    assert (work.optimiser_steps, work.sync_bytes) == (10, 0)
+    assert work.learner_tokens == 120 * (4 + 48)
+    assert work_of(recipe, sizes, None).prompts == 60
+    recipe.data.pairs = "pairs.jsonl"
+    given = work_of(recipe, sizes, None)
+    assert (given.prompts, given.samples, given.answers) == (0, 0, 120)
+    assert (given.arithmetic["rollout"], given.bottleneck) == (0.0, "update")
+
+
 def test_few_sequences_wait_for_the_weights(recipe: Recipe) -> None:
     sizes = sizes_of(recipe)
-    alone = rollout_operations(recipe, sizes)
+    alone = rollout_operations(recipe, sizes, 16)
     recipe.rollout.gpus = 1
-    assert rollout_operations(recipe, sizes) > 2 * alone
+    assert rollout_operations(recipe, sizes, 16) > 2 * alone
 
 
 def test_actors_are_placed_in_order_one_gpu_each(recipe: Recipe) -> None:
@@ -130,6 +171,53 @@ def test_each_proposal_makes_it_fit_and_nothing_in_it_is_needless(recipe: Recipe
             assert plan_of(changed(recipe, rest), capacity).fit.problems
     keys = [set(found) for found in changes(plan)]
     assert not any(first <= later for i, first in enumerate(keys) for later in keys[i + 1 :])
+
+
+def test_a_critic_and_checkpointing_are_proposed_where_they_are_enough(recipe: Recipe) -> None:
+    """Halving the micro-batch is enough for the first, nothing smaller than a trunk for the second: between what a
+    copy takes with a micro-batch of one and what a trunk does."""
+    recipe.algorithm, recipe.learner.micro_batch_size = PPO(), 1
+    whole, trunk = (
+        memory_of(changed(recipe, change), None) for change in ((), (Change("algorithm.critic", "trunk", 1),))
+    )
+    most = (whole["learner"].on_host + trunk["learner"].on_host) // 2
+
+    def fits(other: Recipe) -> bool:
+        return memory_of(other, None)["learner"].on_host <= most
+
+    found = proposals(recipe, fits, lambda _: True)
+    assert ["algorithm.critic=trunk"] in [[str(change) for change in proposal] for proposal in found]
+    recipe.algorithm, recipe.learner.micro_batch_size = GRPO(kl_coef=0.0), 32
+    most = memory_of(changed(recipe, (Change("learner.activation_checkpointing", True, 1),)), None)["learner"].on_host
+    found = proposals(recipe, fits, lambda _: True)
+    assert ["learner.activation_checkpointing=true"] in [[str(change) for change in p] for p in found]
+
+
+def test_offload_is_proposed_with_the_stage_that_it_needs(recipe: Recipe) -> None:
+    recipe.rollout.gpus = recipe.learner.gpus = recipe.learner.workers = 1
+    stage = {"learner.zero_stage": 1}
+    optimizer = changed(recipe, (Change("learner.zero_stage", 1, 1), Change("learner.offload", "optimizer", 1)))
+    most = memory_of(optimizer, None)["learner"].on_device
+
+    def fits(other: Recipe) -> bool:
+        return memory_of(other, None)["learner"].on_device <= most and other.learner.micro_batch_size == 32
+
+    found = proposals(recipe, fits, lambda proposal: all(c.key != "learner.lora.rank" for c in proposal))
+    keys = [{change.key: change.value for change in proposal} for proposal in found]
+    assert stage | {"learner.offload": "optimizer"} in keys
+
+
+def test_nothing_is_proposed_that_an_algorithm_does_not_have(recipe: Recipe) -> None:
+    def keys(algorithm: AlgorithmConfig) -> set[str]:
+        recipe.algorithm = algorithm
+        return {change.key for changes in knobs(recipe) for change in changes}
+
+    assert "algorithm.critic" in keys(PPO())
+    assert "algorithm.critic" not in keys(PPO(critic="trunk"))
+    assert "algorithm.critic" not in keys(GRPO())
+    assert "learner.micro_batch_tokens" in keys(GRPO())
+    assert "learner.micro_batch_tokens" not in keys(DPO())
+    assert "learner.offload" not in keys(GRPO())
 
 
 def test_the_recipe_is_not_touched_and_what_is_not_allowed_not_proposed(recipe: Recipe) -> None:
