@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from policies.adapter import PolicyAdapter
+from policies.backbone import Backbone
 from policies.batch import PolicyBatch, make_batch
 from policies.load import load_adapter
 from policies.lora import save_merged
@@ -31,18 +32,17 @@ class Rewards(NamedTuple):
     """(B, 1): one number for each answer, in no unit; only differences for one prompt mean something."""
 
 
-class RewardModel(nn.Module):
+class RewardModel(Backbone):
     """Everything goes through `forward`, so that DeepSpeed sees each use of a parameter at any ZeRO stage."""
 
-    def __init__(self, adapter: PolicyAdapter, backbone: PreTrainedModel, seed: int) -> None:
+    def __init__(self, adapter: PolicyAdapter, model: PreTrainedModel, seed: int) -> None:
         """`seed`: of the head's first weights, which all ranks must draw alike."""
-        super().__init__()
-        self.adapter, self.backbone = adapter, backbone
-        self.config = backbone.config
+        super().__init__(adapter, model, freeze_encoder=False)
+        self.config = model.config
         self.config.num_labels = 1  # TRL asks for it
-        width = backbone.get_output_embeddings().in_features
+        width = model.get_output_embeddings().in_features
         # No bias: it would be the same for both answers of a pair, so that nothing could be learnt of it.
-        self.value_head = nn.Linear(width, 1, bias=False, dtype=backbone.dtype)
+        self.value_head = nn.Linear(width, 1, bias=False, dtype=model.dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             # As in 2009.01325, small enough for rewards of about 1.
@@ -50,13 +50,9 @@ class RewardModel(nn.Module):
 
     def forward(self, **inputs: Any) -> Rewards:
         """Rewards of the B answers of a batch, given as its fields by name; other keywords are left alone."""
-        batch = PolicyBatch(**{field.name: inputs.get(field.name) for field in fields(PolicyBatch)})
-        clips: list[Tensor] = []
-        if batch.features is not None and batch.features_mask is not None:
-            clips = self.adapter.audio_states(
-                self.backbone, batch.features.to(self.backbone.dtype), batch.features_mask
-            )
-        hidden = self.adapter.hidden_states(self.backbone, batch, clips)
+        named: dict[str, Any] = {field.name: inputs.get(field.name) for field in fields(PolicyBatch)}
+        batch = PolicyBatch(**named)
+        hidden = self.adapter.hidden_states(self.model, batch, self.encode(batch))
         last = batch.attention_mask.sum(-1) - 1
         return Rewards(self.value_head(hidden[torch.arange(len(last), device=last.device), last]))
 
@@ -73,7 +69,7 @@ class RewardModel(nn.Module):
 
     def save(self, layout: str, path: Path) -> None:
         """Write backbone, LoRA merged into its weights, and head. `layout`: the adapter's name in a recipe."""
-        save_merged(self.adapter, self.backbone, path)
+        save_merged(self.adapter, self.model, path)
         save_file({"weight": self.value_head.weight.detach().cpu().contiguous()}, path / _WEIGHTS)
         (path / _SETTINGS).write_text(json.dumps({"adapter": layout}, indent=1) + "\n", "utf-8")
 
@@ -93,8 +89,8 @@ def load_reward_model(path: Path | str, dtype: torch.dtype = torch.float32) -> R
     return model.eval()
 
 
-def freeze_head_of_vocabulary(backbone: PreTrainedModel) -> None:
+def freeze_head_of_vocabulary(model: PreTrainedModel) -> None:
     """What writes text has no part in a reward; where it is the embedding too, it stays as that is."""
-    head, embedding = backbone.get_output_embeddings().weight, backbone.get_input_embeddings().weight
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     if head is not embedding:
         head.requires_grad_(False)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from rewards.plugin import check_rewards, terms_of, written
 from rlhf_platform.data.manifest import check_durations, check_splits, read_manifest
+from rlhf_platform.data.pairs import read_pairs
 from rlhf_platform.errors import PlatformError, RecipeError
 from rlhf_platform.recipe.load import LoadedRecipe, read_recipe
+from rlhf_platform.recipe.preferences import JudgedConfig
 from rlhf_platform.recipe.rewards import names_function, reward_name
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.recipe.validate import (
@@ -42,7 +44,7 @@ def load_checked(
 
 def _found(loaded: LoadedRecipe) -> list[str]:
     recipe = loaded.recipe
-    found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded)]
+    found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded), *_pairs(loaded)]
     pointing = [_checkpoint, _tokens]
     pointing += [_places, _port, _memory] if uses_local_cluster(recipe) else []
     return found + [located(loaded, key, text) for check in pointing for key, text in check(recipe)]
@@ -89,6 +91,15 @@ def _manifest(loaded: LoadedRecipe) -> list[str]:
     first, *rest = _said_by(check) or [""]
     said = first.removeprefix(f"{data.manifest}: ")
     return [located(loaded, "data.manifest", said), *rest] if first else []
+
+
+def _pairs(loaded: LoadedRecipe) -> list[str]:
+    """Of a bad file of pairs one line that names it, then its rows."""
+    data, algorithm = loaded.recipe.data, loaded.recipe.algorithm
+    if data.pairs is None or not Path(data.pairs).is_file() or not isinstance(algorithm, JudgedConfig):
+        return []  # `problems` says so
+    first, *rest = _said_by(lambda: read_pairs(str(data.pairs), algorithm)) or [""]
+    return [located(loaded, "data.pairs", first.removeprefix(f"{data.pairs}: ")), *rest] if first else []
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[Problem]:

@@ -82,7 +82,7 @@ def read_manifest(path: str | Path) -> list[Row]:
         else:
             rows.append(row)
     problems += _repeated_ids(rows)
-    _raise_if_any(path, problems, "cannot be used")
+    raise_if_any(path, problems, "cannot be used")
     if not rows:
         raise DataError(f"{path}: empty: a manifest has one JSON object per line, one line per clip")
     return rows
@@ -105,7 +105,7 @@ def check_splits(rows: Sequence[Row], train_split: str = "train", eval_split: st
         for row in held_out
         if (folded := normalize(row.text, row.language)) and folded in first_row
     ]
-    _raise_if_any(rows[0].manifest, leaks, f"of split {eval_split!r} with training text")
+    raise_if_any(rows[0].manifest, leaks, f"of split {eval_split!r} with training text")
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -122,7 +122,7 @@ def check_durations(rows: Sequence[Row], window: float) -> None:
     """Raises one `DataError` as `read_manifest` when rows state more than `window` seconds; decodes nothing."""
     problems = [(row.number, _too_long(row, row.duration, window)) for row in rows if row.duration > window]
     if problems:
-        _raise_if_any(rows[0].manifest, problems, "have clips that are too long")
+        raise_if_any(rows[0].manifest, problems, "have clips that are too long")
 
 
 def check_audio(
@@ -138,7 +138,7 @@ def check_audio(
             problems.append((row.number, problem))
         progress(done, len(rows))
     if rows:
-        _raise_if_any(rows[0].manifest, problems, "have audio that cannot be used")
+        raise_if_any(rows[0].manifest, problems, "have audio that cannot be used")
 
 
 def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
@@ -161,7 +161,7 @@ def _parse(path: Path, number: int, line: bytes) -> Row | str:
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at column {error.colno}"
     if not isinstance(values, dict):
-        return f"a row is a JSON object, not {_kind(values)}"
+        return f"a row is a JSON object, not {kind_of(values)}"
     if problem := _problem(values):
         return problem
     audio = Path(path.parent, values["audio"])
@@ -192,18 +192,18 @@ def _problem(values: Mapping[str, Any]) -> str | None:
         if key not in values:
             return f"no {key!r}; every row has {', '.join(REQUIRED)}"
     for key, value in values.items():
-        if _kind(value) != known[key] and (_kind(value), known[key]) != ("whole number", "number"):
-            return f"{key} is {known[key]}, not {_kind(value)} {value!r}"
+        if kind_of(value) != known[key] and (kind_of(value), known[key]) != ("whole number", "number"):
+            return f"{key} is {known[key]}, not {kind_of(value)} {value!r}"
         if isinstance(value, str) and not value.strip() and key != "text":
             return f"{key} is empty"
     if not (math.isfinite(values["duration"]) and values["duration"] > 0):
         return f"duration {values['duration']:g} s; it must be above 0"
     if values.get("sample_rate", 1) < 1:
         return f"sample_rate {values['sample_rate']} Hz; it must be above 0"
-    return _text_problem(values["text"], values["language"], values.get("metadata", {}))
+    return text_problem(values["text"], values["language"], values.get("metadata", {}))
 
 
-def _text_problem(text: str, language: str, metadata: Mapping[str, Any]) -> str | None:
+def text_problem(text: str, language: str, metadata: Mapping[str, Any]) -> str | None:
     """A text has something to score, unless the row says that there is no speech."""
     if metadata.get("speech") is False or normalize(text, language):
         return None
@@ -212,7 +212,7 @@ def _text_problem(text: str, language: str, metadata: Mapping[str, Any]) -> str 
     return 'text is empty; if the clip has no speech, say so with "metadata": {"speech": false}'
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """A JSON value's type in words."""
     names = {
         bool: "true/false",
@@ -253,7 +253,7 @@ def _too_long(row: Row, duration: float, window: float) -> str:
     return f"{row.audio.name} lasts {duration:.3f} s, longer than the window of {window:g} s"
 
 
-def _raise_if_any(path: Path, problems: Sequence[tuple[int, str]], what: str) -> None:
+def raise_if_any(path: Path, problems: Sequence[tuple[int, str]], what: str) -> None:
     if not problems:
         return
     lines = [f"{path}: {len(problems)} row{'s' if len(problems) > 1 else ''} {what}"]

@@ -35,6 +35,8 @@ class CriticLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             critic = Critic(adapter, model, recipe.learner.freeze_encoder, trunk).eval()
+        if recipe.learner.activation_checkpointing and not trunk:
+            critic.checkpoint_activations()
         rate = self._algorithm.critic_learning_rate
         self._engine = Engine(critic, recipe.learner, recipe.backbone.dtype, rendezvous, lambda _: rate)
         self.trainable_parameters = self._engine.trainable_parameters

@@ -227,6 +227,7 @@ class Learner:
 
     def _update(self, minibatch: Sequence[MicroBatch], measures: Measures, *, learns: bool) -> None:
         """One optimiser step of the policy; without `learns`, only what it would have met is measured."""
+        measures.begin_update()
         normalization = self._algorithm.normalization
         parts = torch.stack([counted(self._algorithm, micro.mask, normalization) for micro in minibatch])
         total = over_ranks(parts.sum()).clamp(min=1.0)

@@ -12,7 +12,7 @@ from rlhf_platform.learner.micro_batches import MicroBatch
 from rlhf_platform.learner.process_group import over_ranks
 from rlhf_platform.recipe.algorithms import OnlineConfig, RLConfig
 
-_POLICY = ("tokens", "kl", "clipped", "entropy", "held", "places", "loss", "updates")
+_POLICY = ("tokens", "kl", "clipped", "entropy", "held", "places", "loss")
 _CRITIC = ("value_loss", "value_clipped", "value_tokens")
 _FIT = ("count", "returns", "returns_squared", "errors", "errors_squared")
 
@@ -23,6 +23,11 @@ class Measures:
     def __init__(self) -> None:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._largest: dict[str, float] = {}
+        self._updates = 0
+
+    def begin_update(self) -> None:
+        """The micro-batches that follow are those of the next update."""
+        self._updates += 1
 
     @torch.no_grad()
     def policy(self, micro: MicroBatch, loss: Tensor, kl: Tensor, clipped: Tensor, entropy: Tensor) -> None:
@@ -49,7 +54,6 @@ class Measures:
     def gradient(self, name: str, norm: float) -> None:
         """The norm of an update's gradient, which all ranks know; the largest of the step is told."""
         self._largest[name] = max(norm, self._largest.get(name, 0.0))
-        self._sums["updates"] += name == "grad_norm"
 
     def _add(self, sums: Mapping[str, float]) -> None:
         for name, value in sums.items():
@@ -65,7 +69,7 @@ class Measures:
             "kl": sums["kl"] / tokens,
             "clip_fraction": sums["clipped"] / tokens,
             "entropy": sums["entropy"] / tokens,
-            "policy_loss": sums["loss"] / max(self._sums["updates"], 1),
+            "policy_loss": sums["loss"] / max(self._updates, 1),
             "padding_share": 1 - sums["held"] / max(sums["places"], 1.0),
             **self._largest,
         }

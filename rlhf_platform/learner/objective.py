@@ -83,9 +83,7 @@ def summed_loss(
         return loss, TokenLoss(loss.detach().expand_as(kl), kl, torch.zeros_like(kl, dtype=torch.bool))
     assert isinstance(algorithm, RLConfig)
     weight = importance_weights(old, micro.behaviour, micro.sampled, algorithm.importance, algorithm.importance_cap)
-    found = token_loss(
-        algorithm, logprobs, old, weight, micro.reference, micro.advantages, micro.mask, coefficients.kl
-    )
+    found = token_loss(algorithm, logprobs, old, weight, micro.reference, micro.advantages, micro.mask, coefficients.kl)
     loss = found.loss - coefficients.entropy * entropy if coefficients.entropy else found.loss
     return (loss * token_shares(micro.mask, algorithm.normalization, max_new_tokens)).sum(), found
 

@@ -4,7 +4,7 @@ In one stage or two: `align` teaches a new adaptor alone, `sft` teaches the rest
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +19,12 @@ from policies.batch import EncodedPrompt, make_batch
 from policies.load import load_adapter
 from policies.lora import add_lora, is_lora, save_merged
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.learner.learner import Rendezvous, deepspeed_config, join_process_group
+from rlhf_platform.learner.engine import deepspeed_config
+from rlhf_platform.learner.process_group import Rendezvous, join_process_group
+from rlhf_platform.learner.trainer import Progress, Reporter, common_arguments, save_whole
 from rlhf_platform.recipe.schema import Recipe, SFTConfig
 from rlhf_platform.types import Prompt
 
-Progress = Callable[[int, float], None]
-"""Called with the optimiser step reached and the loss there."""
 Stage = Literal["align", "sft"]
 """A stage of the warm start, by the section of the recipe that describes it."""
 STAGES: tuple[Stage, ...] = ("align", "sft")
@@ -128,10 +128,7 @@ def warm_start(
 ) -> None:
     """Run a stage from the checkpoint `model` and write the result to `out` (rank 0). Raises what `freeze` raises."""
     join_process_group(rendezvous)
-    import deepspeed
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
     from trl import SFTConfig as TrainerConfig
     from trl import SFTTrainer
 
@@ -140,41 +137,25 @@ def warm_start(
     adapter = load_adapter(recipe.backbone.adapter, model)
     order = clip_order([p.duration for p in prompts], sft.steps * sft.batch_size, sft.curriculum, sft.seed)
 
-    class Reporter(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                report(state.global_step, float(logs["loss"]))
-
-    on_cpu = not torch.cuda.is_available()
     args = TrainerConfig(
-        output_dir=str(out.parent / f"{out.name}.trainer"),
-        max_steps=sft.steps,
-        per_device_train_batch_size=sft.batch_size // rendezvous.world_size,
+        **common_arguments(
+            recipe,
+            out,
+            deepspeed_config(recipe.learner, recipe.backbone.dtype),
+            steps=sft.steps,
+            rows=sft.batch_size // rendezvous.world_size,
+            max_grad_norm=sft.max_grad_norm,
+            seed=sft.seed,
+        ),
         learning_rate=sft.learning_rate,
         lr_scheduler_type={"cosine": "cosine", "constant": "constant_with_warmup"}[sft.schedule],
         warmup_steps=sft.warmup_steps,
         weight_decay=sft.weight_decay,
-        adam_beta2=0.98,
-        max_grad_norm=sft.max_grad_norm,
-        bf16=recipe.backbone.dtype == "bfloat16",
-        use_cpu=on_cpu,
         optim="adamw_torch",
-        deepspeed=deepspeed_config(recipe.learner, recipe.backbone.dtype)
-        | {
-            "train_micro_batch_size_per_gpu": sft.batch_size // rendezvous.world_size,
-            "gradient_clipping": sft.max_grad_norm,
-        },
+        adam_beta2=0.98,
         dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",
-        max_length=None,
         gradient_checkpointing=False,
         logging_steps=10,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=not on_cpu,
-        seed=sft.seed,
     )
     learner = adapter.load_model(getattr(torch, recipe.backbone.dtype))
     freeze(adapter, learner, stage, sft)
@@ -184,12 +165,7 @@ def warm_start(
         train_dataset=Dataset.from_dict({"row": order}),
         data_collator=TranscriptCollator(adapter, prompts, sft.spec_augment),
         processing_class=adapter.tokenizer,
-        callbacks=[Reporter()],
+        callbacks=[Reporter(report)],
     )
     trainer.train()
-    trained = trainer.accelerator.unwrap_model(trainer.model_wrapped)
-    # At ZeRO 3 a rank holds a part of each weight: saved as it is, the checkpoint would be empty.
-    with deepspeed.zero.GatheredParameters(list(trained.parameters()), enabled=recipe.learner.zero_stage == 3):
-        unset_hf_deepspeed_config()  # or a checkpoint that LoRA is merged into would be split as it is loaded
-        if rendezvous.rank == 0:
-            save_merged(adapter, trained, out)
+    save_whole(trainer, rendezvous, recipe.learner.zero_stage, lambda trained: save_merged(adapter, trained, out))

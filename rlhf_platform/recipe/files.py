@@ -72,7 +72,8 @@ def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
             holder["rewards"][index]["fn"] = f"{target}/{file.name}:{function}"
     text = OmegaConf.to_yaml(OmegaConf.create(tree))
     tokens = [term.token_env for term in (*recipe.rewards, *recipe.evaluation.rewards) if term.token_env]
-    elsewhere = {"data.manifest": recipe.data.manifest, "backbone.path": recipe.backbone.path}
+    data = {"data.manifest": recipe.data.manifest, "data.pairs": recipe.data.pairs}
+    elsewhere = data | {"backbone.path": recipe.backbone.path}
     return RecipeFiles(
         name=recipe.name,
         recipe=text,

@@ -27,7 +27,7 @@ class LoadedRecipe:
     """A recipe whose keys and types are right; `recipe.validate` says whether its values are."""
 
     recipe: Recipe
-    """`data.manifest`, `backbone.path` (when it is a folder) and files in `rewards[].fn` are absolute."""
+    """`data.manifest`, `data.pairs`, `backbone.path` (when it is a folder) and files in `rewards[].fn` are absolute."""
     path: Path
     """The recipe file, absolute."""
     base_dir: Path
@@ -218,7 +218,7 @@ def _absolute(full: str, value: Any, base_dir: Path) -> Any:
     """The value, made absolute when its key holds a path and it is a relative one."""
     if not isinstance(value, str):
         return value
-    if full == "data.manifest":
+    if full in ("data.manifest", "data.pairs"):
         return _joined(base_dir, value)
     if full == "backbone.path":
         is_folder = value.startswith((".", "~")) or (base_dir / _expanded(value)).is_dir()

@@ -41,7 +41,8 @@ def refused_changes(before: str, after: str, recipe: Recipe) -> list[str]:
     for key in changed:
         if key == "steps" and recipe.learner.schedule == "constant":
             continue
-        why = "; learner.schedule=linear falls to 0 at the last step, which is decided" if key == "steps" else ""
+        falls = f"; learner.schedule={recipe.learner.schedule} falls to 0 at the last step, which is decided"
+        why = falls if key == "steps" else ""
         lines.append(f"{key} was {old.get(key)!r}, is {new.get(key)!r}: the run was begun with the first{why}")
     return lines
 

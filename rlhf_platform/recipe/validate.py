@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.recipe import validate_learner, validate_rewards
+from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_rewards
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
@@ -254,6 +254,10 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_learner.terms, ("algorithm.type", "scoring.normalize")),
     (validate_learner.tokens, ("algorithm.", "branch")),
     (validate_learner.optimizer, ("learner.",)),
+    (
+        validate_algorithm.offline,
+        ("algorithm.", "data.pairs", "learner.", "rollout.prompts_per_step", "steps", "backbone.adapter"),
+    ),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),

@@ -56,8 +56,8 @@ def _batch(recipe: Recipe, algorithm: JudgedConfig) -> Iterator[tuple[str, str]]
     if needs_two and per_forward(size // ranks, recipe.learner.micro_batch_size) < 2:
         yield (
             "learner.micro_batch_size",
-            f"algorithm.batch_size={size} over {ranks} ranks leaves one answer per forward, and KTO's KL needs two; "
-            "set both so that at least two fit and divide it",
+            f"with algorithm.batch_size={size} and learner.workers={ranks} an answer goes through alone, and KTO's KL "
+            "needs two at a time; raise it, or take a batch that can be parted so",
         )
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from rlhf_platform.recipe.expressions import EvaluationError, ExpressionError, parse
 from rlhf_platform.recipe.keys import nearest
+from rlhf_platform.recipe.preferences import JudgedConfig
 from rlhf_platform.recipe.rewards import names_function, reward_name, weight_at
 from rlhf_platform.recipe.schema import Recipe, RewardConfig
 
@@ -19,7 +20,8 @@ Problems = Iterator[tuple[str, str]]
 
 def sources(recipe: Recipe) -> Problems:
     """What each term asks, a function or a server, and under which name."""
-    if not recipe.rewards:
+    judged = isinstance(recipe.algorithm, JudgedConfig) and recipe.data.pairs is not None
+    if not recipe.rewards and not judged:
         yield "rewards", "at least one is needed, for example rewards=[{fn: rewards.asr:wer_reward}]"
     for key, reward in _terms(recipe):
         if not reward.fn and not reward.url:

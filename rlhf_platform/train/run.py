@@ -1,16 +1,13 @@
 """A run from recipe to report: data, warm start, actors, evaluation, RL, evaluation, checkpoint."""
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from rlhf_platform.data.sampler import PromptSampler
-from rlhf_platform.errors import MonitorError, SyncError
-from rlhf_platform.evaluation.report import EvalResult, compare, evaluate, examples, lines, render
+from rlhf_platform.recipe.algorithms import OnlineConfig
 from rlhf_platform.recipe.files import recipe_files
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.recipe.schema import Recipe
@@ -21,30 +18,22 @@ from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.checkpointing import restore, save, score, started_from
 from rlhf_platform.train.cluster import cluster, placed
+from rlhf_platform.train.context import (
+    PROBE_CLIPS,
+    RunContext,
+    evaluate_policy,
+    first_evaluation,
+    prove_checkpoint,
+    report_run,
+    watched,
+)
 from rlhf_platform.train.loop import rl_steps
-from rlhf_platform.train.measuring import heldout_gap, heldout_means
-from rlhf_platform.train.monitors import check_monitors
-from rlhf_platform.train.prepare import prepare_data, prepare_model
-from rlhf_platform.train.sync import TOLERANCE, sync
+from rlhf_platform.train.measuring import heldout_gap
+from rlhf_platform.train.offline import learn_offline
+from rlhf_platform.train.prepare import Data, prepare_data, prepare_model
+from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
 from rlhf_platform.types import Prompt
-
-PROBE_CLIPS = 4
-
-
-@dataclass
-class RunContext:
-    """What accompanies a run from its start to its end."""
-
-    loaded: LoadedRecipe
-    folder: RunDir
-    display: Display
-    wandb: WandbLog
-    checkpoints: Checkpoints
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.loaded.recipe
 
 
 def run(loaded: LoadedRecipe) -> Path:
@@ -89,6 +78,15 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
     data = prepare_data(recipe, display)
     folder.status(phase="warm start")
     model = started_from(start, data.digest) if start else str(prepare_model(recipe, data, display))
+    if isinstance(recipe.algorithm, OnlineConfig):
+        _learn_online(run, data, model, start)
+    else:
+        learn_offline(run, data, model, start)
+
+
+def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | None) -> None:
+    """RL on the policy's own samples, between two evaluations."""
+    recipe, folder, display = run.recipe, run.folder, run.display
     probe = data.rl[:PROBE_CLIPS]
     sampler = PromptSampler(data.rl, recipe.rollout.prompts_per_step, recipe.seed)
     origin = {"start_checkpoint": model, "data": data.digest, "wandb_id": run.wandb.id}
@@ -105,22 +103,22 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
         display.line(f"rollout and learner agree on the start: log-probs within {proof.difference:.1e}")
 
         folder.status(phase="evaluate before")
-        before = _first_evaluation(run, team, data.evaluation, resumed=start is not None)
+        before = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
         train(run, team, sampler, data.evaluation, probe, done, origin, before.total.wer)
         after = before
         if recipe.steps:
             folder.status(phase="evaluate after")
-            after, _ = _evaluate(run, "after RL", team, data.evaluation, recipe.steps)
+            after, _ = evaluate_policy(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
             run.wandb.comparison(recipe.steps, data.evaluation, before, after)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
-        served = _prove_checkpoint(recipe, team, folder.checkpoint, probe)
+        served = prove_checkpoint(recipe, team.rollouts, team.learners.checkpoint_difference, folder.checkpoint, probe)
         display.line(
             f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
         )
     differences = [max(m["logprob_diff_max"], m["probe_diff_max"]) for m in folder.history()]
-    _report(run, model, before, after, max([proof.difference, served, *differences]))
+    report_run(run, model, before, after, max([proof.difference, served, *differences]))
 
 
 def train(
@@ -144,7 +142,7 @@ def train(
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
-                found, measured = _evaluate(run, f"step {step}", team, heldout, step)
+                found, measured = evaluate_policy(run, f"step {step}", team.rollouts, team.rewards, heldout, step)
                 metrics |= {"heldout_wer": found.total.wer, **measured}
                 metrics["heldout_gap"] = heldout_gap([*history, metrics], wer_before)
             history.append(metrics)
@@ -152,7 +150,7 @@ def train(
             folder.status(step=step)
             run.wandb.metrics(step, metrics)
             phase.update(step, step_numbers(metrics), always=True)
-            stopped = _watched(run, history)
+            stopped = watched(run, history)
             every = recipe.checkpoint.every
             if every and (stopped or step % every == 0 or step == recipe.steps):
                 facts = {
@@ -172,73 +170,3 @@ def _evaluates(recipe: Recipe, step: int) -> bool:
     if step == recipe.steps:
         return recipe.checkpoint.every > 0 and recipe.checkpoint.best_by == "heldout_wer"
     return recipe.evaluation.every > 0 and step % recipe.evaluation.every == 0
-
-
-def _watched(run: RunContext, history: Sequence[Mapping[str, float]]) -> MonitorError | None:
-    """Say what the monitors warn of; the error of one that is to stop the run, which is raised after a checkpoint."""
-    try:
-        for line in check_monitors(run.recipe.monitors, history):
-            run.display.line(line)
-    except MonitorError as error:
-        return error
-    return None
-
-
-def _first_evaluation(run: RunContext, team: Team, prompts: Sequence[Prompt], *, resumed: bool) -> EvalResult:
-    """The evaluation before RL; that of the run's first start when it goes on."""
-    path = run.folder.path / "evaluation_before_RL.json"
-    if resumed and path.is_file():
-        return EvalResult.from_json(path.read_text("utf-8"))
-    return _evaluate(run, "before RL", team, prompts, step=0)[0]
-
-
-def _evaluate(
-    run: RunContext, label: str, team: Team, prompts: Sequence[Prompt], step: int
-) -> tuple[EvalResult, dict[str, float]]:
-    """What the policy says to the held-out clips, and what `evaluation.rewards` say of it."""
-    samples = team.rollouts.greedy(prompts)
-    result = evaluate(label, prompts, [s.text for s in samples], run.recipe.evaluation.normalizer)
-    name = label.replace(" ", "_")
-    run.folder.write(f"evaluation_{name}.json", result.to_json())
-    measured = heldout_means(team.rewards.evaluate(samples))
-    run.wandb.metrics(step, {"heldout_wer": result.total.wer, **measured})
-    run.wandb.samples(step, f"heldout_{name}", team.rewards.score(samples, step)[0])
-    terms = "".join(f", {term} {value:.4g}" for term, value in measured.items())
-    run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
-    return result, measured
-
-
-def _prove_checkpoint(recipe: Recipe, team: Team, path: Path, probe: Sequence[Prompt]) -> float:
-    """Serve the checkpoint from disk in vLLM, load it anew in Transformers, compare their log-probs."""
-    team.rollouts.restart(path, probe)
-    answers = team.rollouts.probe(probe, seed=recipe.steps)
-    difference = max(team.learners.checkpoint_difference(path, samples) for samples in answers)
-    if not difference <= TOLERANCE[recipe.backbone.dtype]:
-        raise SyncError(
-            f"checkpoint {path}: vLLM and Transformers differ by {difference:.2g} nats on the same clips: do not use it"
-        )
-    return difference
-
-
-def _report(run: RunContext, start: str, before: EvalResult, after: EvalResult, largest: float) -> None:
-    recipe, folder, display = run.recipe, run.folder, run.display
-    config = recipe.evaluation
-    rows = compare([before], [after], resamples=config.bootstrap_samples, confidence=config.confidence)
-    title = "Held-out word error rate, %, before and after RL"
-    display.show(render(rows, title))
-    display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
-    folder.write("report.txt", "\n".join(lines(rows, title)) + "\n")
-    folder.write("examples.md", examples(before, after, count=20))
-    difference = rows[0].difference
-    results = {
-        "start_checkpoint": start,
-        "wer_before": before.total.wer,
-        "wer_after": after.total.wer,
-        "wer_difference": difference.point,
-        "wer_difference_interval": [difference.low, difference.high],
-        "confidence": difference.confidence,
-        "max_logprob_diff": largest,
-        "steps": recipe.steps,
-        "seed": recipe.seed,
-    }
-    folder.write("results.json", json.dumps(results, indent=1))

@@ -128,8 +128,9 @@ def test_the_last_file_that_names_an_algorithm_decides_which_keys_there_are() ->
     write("base.yaml", "algorithm: {type: dapo, group_size: 4, clip_ratio_high: 0.3}\n")
     assert load("extends: base.yaml\nname: a\n").recipe.algorithm == DAPO(group_size=4, clip_ratio_high=0.3)
     assert refusals("extends: base.yaml\nname: a\nalgorithm: {type: cispo}\n") == [
-        "algorithm.clip_ratio_high: a key of dapo, gspo; cispo takes type, group_size, kl_coef, importance_cap, epochs, "
-        "minibatches, normalization, ratio_cap (base.yaml:1)"
+        "algorithm.clip_ratio_high: a key of dapo, gspo; cispo takes type, group_size, kl_coef, reference_every, epochs, "
+        "minibatches, normalization, train_tokens, train_turns, kl_in, kl_estimator, kl_target, entropy_coef, "
+        "entropy_target, importance, importance_cap, ratio_cap (base.yaml:1)"
     ]
 
 
