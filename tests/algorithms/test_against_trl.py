@@ -11,20 +11,27 @@ from trl.trainer.utils import entropy_from_logits, nanstd, selective_log_softmax
 
 from rlhf_platform.algorithms.dr_grpo import centred_advantages
 from rlhf_platform.algorithms.grpo import group_advantages
+from rlhf_platform.algorithms.importance import importance_weights
 from rlhf_platform.algorithms.logprobs import token_logprobs
 from rlhf_platform.algorithms.normalization import token_shares, units
 from rlhf_platform.learner.objective import token_loss
-from rlhf_platform.recipe.algorithms import CISPO, DAPO, GRPO, GSPO, DrGRPO, RLConfig
+from rlhf_platform.recipe.algorithms import CISPO, DAPO, GDPO, GRPO, GSPO, PPO, DrGRPO, ReinforcePP, RLConfig
 
 LONGEST = 6
 
-# What TRL calls each algorithm; "bnpo" is its name for GRPO with a mean over tokens.
+# What TRL calls each algorithm; "bnpo" is its name for GRPO with a mean over tokens, the policy loss of PPO and
+# REINFORCE++ too, and "delta" for PPO's dual clip.
 CASES = [
     (GRPO(), {"loss_type": "grpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
     (GRPO(normalization="token"), {"loss_type": "bnpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
     (DrGRPO(), {"loss_type": "dr_grpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
     (DrGRPO(kl_coef=0.1), {"loss_type": "dr_grpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
     (DAPO(), {"loss_type": "dapo", "epsilon_low": 0.2, "epsilon_high": 0.28}),
+    (GDPO(), {"loss_type": "grpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
+    (PPO(), {"loss_type": "bnpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
+    (PPO(dual_clip=3.0), {"loss_type": "bnpo", "epsilon_low": 0.2, "epsilon_high": 0.2, "delta": 3.0}),
+    (ReinforcePP(), {"loss_type": "bnpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
+    (ReinforcePP(kl_in="loss", kl_estimator="k3"), {"loss_type": "bnpo", "epsilon_low": 0.2, "epsilon_high": 0.2}),
     (CISPO(), {"loss_type": "cispo", "epsilon_high": 5.0}),
     (CISPO(ratio_cap=1.2), {"loss_type": "cispo", "epsilon_high": 1.2}),
     (
@@ -55,13 +62,14 @@ def trl_loss(
 ) -> tuple[Tensor, float]:
     """TRL's loss on given log-probs, and the share that it reports as clipped."""
     metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list)}
+    settings = {"delta": None, "importance_sampling_level": "token"} | settings
     trainer = SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *_, **__: (logprobs, torch.zeros_like(logprobs), None),
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
+        args=SimpleNamespace(use_bias_correction_kl=False, delta=settings.pop("delta"), steps_per_generation=1),
         accelerator=SimpleNamespace(reduce=lambda value, **_: value, gather=lambda value: value, num_processes=1),
         model=SimpleNamespace(training=True),
         _metrics=metrics,
-        beta=algorithm.kl_coef,
+        beta=algorithm.kl_coef if algorithm.kl_in == "loss" else 0.0,
         use_vllm=True,
         vllm_importance_sampling_correction=True,
         top_entropy_quantile=1.0,
@@ -70,7 +78,7 @@ def trl_loss(
         _entropy_bonus_enabled=False,
         current_gradient_accumulation_steps=1,
         max_completion_length=LONGEST,
-        **({"importance_sampling_level": "token"} | settings),
+        **settings,
     )
     ids = torch.zeros(mask.shape, dtype=torch.long)
     inputs = {
@@ -113,7 +121,9 @@ def test_loss_gradient_and_clipped_share_are_those_of_trl(
     mask = complete * scored.flatten().unsqueeze(1)
     in_group = centred_advantages if isinstance(algorithm, DrGRPO) else group_advantages
     advantages = in_group(rewards, scored).flatten().unsqueeze(1)
-    found = token_loss(algorithm, ours, old, behaviour, reference if algorithm.kl_coef else None, advantages, mask)
+    weight = importance_weights(old, behaviour, mask, algorithm.importance, algorithm.importance_cap)
+    seen = reference if algorithm.kl_coef else None
+    found = token_loss(algorithm, ours, old, weight, seen, advantages, mask, algorithm.kl_coef)
     shares = token_shares(mask, algorithm.normalization, LONGEST)
     loss = (found.loss * shares).sum() / units(mask, algorithm.normalization)
     loss.backward()
@@ -144,6 +154,12 @@ def test_loss_gradient_and_clipped_share_are_those_of_trl(
         ours_clipped = found.clipped[kept, 0].double().mean()
     elif isinstance(algorithm, CISPO):
         ours_clipped = (found.clipped * (advantages > 0) * mask).sum() / mask.sum()
+    elif isinstance(algorithm, PPO) and algorithm.dual_clip:
+        # And what the dual clip bounds.
+        dual = ((ours - old).exp() > algorithm.dual_clip) & (advantages < 0)
+        assert found.clipped[dual].all()
+        assert (dual * mask).any()
+        ours_clipped = (found.clipped * ~dual * mask).sum() / mask.sum()
     else:
         ours_clipped = (found.clipped * mask).sum() / mask.sum()
     assert ours_clipped.item() == pytest.approx(clipped)

@@ -1,17 +1,14 @@
-"""What the warm start is fed: order of clips, labels, masked features; and the learner's schedule."""
+"""What the warm start is fed: order of clips, labels, masked features."""
 
 from collections import Counter
 from pathlib import Path
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.load import load_adapter
-from rlhf_platform.learner.engine import learning_rate_at
 from rlhf_platform.learner.sft import TranscriptCollator, clip_order, spec_augment
-from rlhf_platform.recipe.schema import LearnerConfig
 from rlhf_platform.types import Prompt
 
 DURATIONS = st.lists(st.floats(0.1, 10), min_size=1, max_size=30)
@@ -60,10 +57,3 @@ def test_spec_augment_blanks_bands_to_the_mean_and_keeps_the_padding() -> None:
     for clip, frames in enumerate((200, 120, 200)):
         values = masked[clip, :, :frames][changed[clip, :, :frames]]
         assert torch.allclose(values, features[clip, :, :frames].mean().expand_as(values), atol=1e-6)
-
-
-def test_the_learning_rate_rises_and_then_stays_or_falls_to_zero() -> None:
-    constant = LearnerConfig(learning_rate=1.0, warmup_steps=4)
-    assert [learning_rate_at(constant, u, 10) for u in range(10)] == [0.25, 0.5, 0.75] + [1.0] * 7
-    linear = LearnerConfig(learning_rate=1.0, schedule="linear")
-    assert [learning_rate_at(linear, u, 4) for u in range(4)] == pytest.approx([1.0, 0.75, 0.5, 0.25])

@@ -15,8 +15,9 @@ from rlhf_platform.recipe.algorithms import DAPO, GRPO, AlgorithmConfig
 from rlhf_platform.recipe.metrics import METRICS, PER_TERM
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
+from rlhf_platform.train.advantages import advantages_of
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
-from rlhf_platform.train.loop import advantages_of, collect
+from rlhf_platform.train.loop import collect
 from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.sync import probe_difference
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
