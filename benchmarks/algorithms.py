@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -90,11 +91,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RECIPES, help="these algorithms")
     parser.add_argument("--start", help="a finished warm start to begin from, instead of making one")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--scratch", help="a folder for cache and runs, which stay; by default one that goes")
     options = parser.parse_args()
     seeds = range(1 if options.quick else options.seeds)
     path = ROOT / "benchmarks" / "results" / f"algorithms{'.quick' if options.quick else ''}.json"
     figures: dict[str, Any] = json.loads(path.read_text())["figures"] if options.only and path.is_file() else {}
-    with tempfile.TemporaryDirectory() as folder:
+    with nullcontext(options.scratch) if options.scratch else tempfile.TemporaryDirectory() as folder:
         for name in options.only or RECIPES:
             runs = [
                 run(
