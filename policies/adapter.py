@@ -24,6 +24,8 @@ class PolicyAdapter(ABC):
     """The class that vLLM must know to serve the layout."""
     vllm_serves_lora: ClassVar[bool] = False
     """Whether vLLM takes a LoRA adapter for this layout; if not, it is sent merged into the weights."""
+    packs: ClassVar[bool] = True
+    """Whether the decoder takes several completions behind one prompt, told apart by mask and positions."""
     lora_targets: ClassVar[tuple[str, ...]] = (
         "q_proj",
         "k_proj",

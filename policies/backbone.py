@@ -46,7 +46,7 @@ class Backbone(nn.Module):
         """
         hidden = self.adapter.hidden_states(self.model, batch, audio or self.encode(batch))
         rows, steps = batch.completion_mask.nonzero(as_tuple=True)
-        return hidden[rows, batch.logit_positions[rows, steps]]
+        return hidden[batch.row_index[rows], batch.logit_positions[rows, steps]]
 
     def checkpoint_activations(self) -> None:
         """Keep for backward only what enters each layer, and compute the rest of it anew there: about a third more

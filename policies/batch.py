@@ -1,4 +1,4 @@
-"""What a policy is fed: prompts as token ids and audio features, completions, and how they are padded together."""
+"""What a policy is fed: prompts as token ids and audio features, completions, and how they are padded and packed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,13 @@ class EncodedPrompt:
 
 @dataclass(frozen=True)
 class PolicyBatch:
-    """B completions of C clips, right-padded to S tokens in all and T completion tokens.
+    """B completions of C clips in R rows, right-padded to S tokens in all and T completion tokens.
 
-    A clip stands once, however many completions it has: `clip_index` (B,) says which clip a row belongs to, -1 for a
-    row whose prompt has no audio. `logit_positions` (B, T): the position whose output predicts completion token t.
-    `features` (C, M, F) and `features_mask` (C, F) are None when no prompt has audio, or its encoder output is kept.
+    A row is a prompt and its completion; packed, a prompt and several of its completions, none of which sees another
+    (`segments`). `row_index` (B,) says in which row a completion stands, `logit_positions` (B, T) at which position of
+    it stands the output that predicts completion token t. A clip stands once, however many rows it has: `clip_index`
+    (R,) says which clip a row belongs to, -1 for a row whose prompt has no audio. `features` (C, M, F) and
+    `features_mask` (C, F) are None when no prompt has audio, or its encoder output is kept.
     """
 
     input_ids: Tensor
@@ -37,9 +39,29 @@ class PolicyBatch:
     completion_ids: Tensor
     completion_mask: Tensor
     logit_positions: Tensor
+    row_index: Tensor
     clip_index: Tensor
     features: Tensor | None
     features_mask: Tensor | None
+    segments: Tensor | None = None
+    """(R, S): 0 at a prompt, n at its n-th completion, -1 at padding; None where no row is packed."""
+    position_ids: Tensor | None = None
+    """(R, S): where each token stands in its own sequence; None where no row is packed."""
+
+    def seen_by(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        """Keywords of a decoder: what each token may look at, and where it stands.
+
+        `attention_mask` is (R, S), or of packed rows (R, 1, S, S), in the decoder's type, to be added to the scores.
+        """
+        if self.segments is None:
+            return {"attention_mask": self.attention_mask}
+        of_query, of_key = self.segments.unsqueeze(-1), self.segments.unsqueeze(-2)
+        size = self.segments.shape[-1]
+        earlier = torch.ones(size, size, dtype=torch.bool, device=self.segments.device).tril()
+        seen = earlier & ((of_key == 0) | (of_key == of_query)) & (of_query >= 0)
+        # Not -inf: a row of padding, which sees nothing, would have no softmax.
+        scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
+        return {"attention_mask": scores.unsqueeze(1), "position_ids": self.position_ids}
 
     @property
     def audio(self) -> tuple[Tensor, Tensor]:
@@ -68,37 +90,76 @@ def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tu
     return features, mask
 
 
+def packed_rows(prompt_index: Sequence[int], prompts: Sequence[int], lengths: Sequence[int], most: int) -> list[range]:
+    """Which neighbouring completions share a row: those of one prompt, while the row has at most `most` positions.
+
+    `prompts` and `lengths`: positions that each prompt and each completion takes. A longer completion stands alone.
+    """
+    rows: list[range] = []
+    size = 0
+    for i, number in enumerate(prompt_index):
+        if rows and number == prompt_index[rows[-1].start] and size + lengths[i] <= most:
+            rows[-1] = range(rows[-1].start, i + 1)
+            size += lengths[i]
+        else:
+            rows.append(range(i, i + 1))
+            size = prompts[number] + lengths[i]
+    return rows
+
+
 def make_batch(
     prompts: Sequence[EncodedPrompt],
     prompt_index: Sequence[int],
     completions: Sequence[Sequence[int]],
     pad_id: int,
+    packed: int = 0,
 ) -> PolicyBatch:
-    """Pad `completions`, row i answering `prompts[prompt_index[i]]`, into one batch."""
-    rows = [(*prompts[number].token_ids, *tokens) for number, tokens in zip(prompt_index, completions, strict=True)]
-    size, longest = max(map(len, rows)), max(1, *map(len, completions))
-    input_ids = torch.full((len(rows), size), pad_id)
-    attention_mask = torch.zeros(len(rows), size, dtype=torch.long)
-    completion_ids = torch.full((len(rows), longest), pad_id)
-    completion_mask = torch.zeros(len(rows), longest)
-    logit_positions = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, (row, tokens) in enumerate(zip(rows, completions, strict=True)):
-        input_ids[i, : len(row)] = torch.tensor(row)
-        attention_mask[i, : len(row)] = 1
-        completion_ids[i, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        completion_mask[i, : len(tokens)] = 1
-        start = len(row) - len(tokens) - 1
-        logit_positions[i, : len(tokens)] = torch.arange(start, start + len(tokens))
+    """Pad `completions`, of which i answers `prompts[prompt_index[i]]`, into one batch.
+
+    `packed`: positions of a row up to which neighbours that answer one prompt share it; 0: each has a row of its own.
+    """
+    taken = [len(prompt.token_ids) for prompt in prompts]
+    rows = packed_rows(prompt_index, taken, [len(tokens) for tokens in completions], packed)
+    sizes = [taken[prompt_index[row.start]] + sum(len(completions[i]) for i in row) for row in rows]
+    shape, longest = (len(rows), max(sizes)), max(1, *map(len, completions))
+    input_ids = torch.full(shape, pad_id)
+    segments, position_ids = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+    completion_ids = torch.full((len(completions), longest), pad_id)
+    completion_mask = torch.zeros(len(completions), longest)
+    logit_positions = torch.zeros(len(completions), longest, dtype=torch.long)
+    row_index = torch.zeros(len(completions), dtype=torch.long)
+    for number, row in enumerate(rows):
+        prompt = prompts[prompt_index[row.start]].token_ids
+        start = len(prompt)
+        input_ids[number, :start] = torch.tensor(prompt, dtype=torch.long)
+        segments[number, :start] = 0
+        position_ids[number, :start] = torch.arange(start)
+        for segment, i in enumerate(row, start=1):
+            tokens, length = completions[i], len(completions[i])
+            end = start + length
+            row_index[i] = number
+            input_ids[number, start:end] = torch.tensor(tokens, dtype=torch.long)
+            segments[number, start:end] = segment
+            position_ids[number, start:end] = len(prompt) + torch.arange(length)
+            completion_ids[i, :length] = torch.tensor(tokens, dtype=torch.long)
+            completion_mask[i, :length] = 1
+            logit_positions[i, :length] = torch.arange(start - 1, end - 1)
+            logit_positions[i, : min(1, length)] = len(prompt) - 1
+            start = end
     features, features_mask = pad_features(prompts)
     heard = accumulate(prompt.has_audio for prompt in prompts)
     clips = [count - 1 if prompt.has_audio else -1 for prompt, count in zip(prompts, heard, strict=True)]
+    alone = len(rows) == len(completions)
     return PolicyBatch(
         input_ids,
-        attention_mask,
+        (segments >= 0).long(),
         completion_ids,
         completion_mask,
         logit_positions,
-        torch.tensor([clips[number] for number in prompt_index], dtype=torch.long),
+        row_index,
+        torch.tensor([clips[prompt_index[row.start]] for row in rows], dtype=torch.long),
         features,
         features_mask,
+        None if alone else segments,
+        None if alone else position_ids,
     )

@@ -92,7 +92,7 @@ class ChatAdapter(PolicyAdapter):
         positions = self._adapted(model, torch.cat(list(clips))).split([len(clip) for clip in clips])
         embeddings = put_audio(model, batch, positions, self._placeholder)
         decoder = self._decoder(model)
-        return decoder(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+        return decoder(inputs_embeds=embeddings, **batch.seen_by(decoder.dtype), use_cache=False).last_hidden_state
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
         features, mask = batch.audio

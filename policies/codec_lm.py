@@ -88,7 +88,7 @@ class CodecLMAdapter(PolicyAdapter):
 
     def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
         decoder = model.model
-        return decoder(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+        return decoder(batch.input_ids, **batch.seen_by(decoder.dtype), use_cache=False).last_hidden_state
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}

@@ -134,7 +134,7 @@ class Qwen3ASRAdapter(PolicyAdapter):
         positions = model.model.multi_modal_projector(torch.cat(list(clips))).split([len(clip) for clip in clips])
         embeddings = put_audio(model, batch, positions, self.processor.audio_token_id)
         decoder = model.model.language_model
-        return decoder(inputs_embeds=embeddings, attention_mask=batch.attention_mask, use_cache=False).last_hidden_state
+        return decoder(inputs_embeds=embeddings, **batch.seen_by(decoder.dtype), use_cache=False).last_hidden_state
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
         assert batch.features is not None

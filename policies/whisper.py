@@ -55,6 +55,7 @@ class WhisperAdapter(PolicyAdapter):
     """Prompt: start of transcript, for multilingual models language and task, no timestamps."""
 
     model_types = ("whisper",)
+    packs = False  # its decoder reads each clip apart, and counts positions itself
     vllm_architecture = "WhisperForConditionalGeneration"
     # vLLM 0.32 declares LoRA for this class, but counts the decoder's tokens only: LoRA in encoder or cross-attention,
     # which see as many positions as the window has, ends in an error.

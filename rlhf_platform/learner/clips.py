@@ -15,6 +15,9 @@ from rlhf_platform.types import Prompt, Sample
 KEPT_CLIPS = 256
 """Clips remembered, the latest used: 300 MB of encoder output for Whisper tiny on 15 s windows."""
 
+PACKED_POSITIONS = 1024
+"""Of a row that several completions of a prompt share: beyond it the mask grows faster than what is saved."""
+
 
 def on_device(batch: PolicyBatch, device: torch.device) -> PolicyBatch:
     """The batch with its tensors on the device."""
@@ -35,15 +38,22 @@ class Clips:
         self._device = device or torch.device("cpu")
         self._kept: OrderedDict[str, tuple[EncodedPrompt, Tensor | None]] = OrderedDict()
 
-    def batch(self, samples: Sequence[Sample]) -> tuple[PolicyBatch, list[Tensor] | None]:
-        """The samples, padded, and the encoder output of each clip, or None where the policy is to encode them."""
+    def batch(self, samples: Sequence[Sample], packed: bool = False) -> tuple[PolicyBatch, list[Tensor] | None]:
+        """The samples, padded, and the encoder output of each clip, or None where the policy is to encode them.
+
+        `packed`: neighbours of one prompt share a row, in layouts that have such rows.
+        """
         prompts: dict[str, Prompt] = {s.prompt.id: s.prompt for s in samples}
         index = {prompt_id: i for i, prompt_id in enumerate(prompts)}
         found = [self._encoded(prompt) for prompt in prompts.values()]
         rows = [index[s.prompt.id] for s in samples]
         pad = self._adapter.tokenizer.pad_token_id
-        batch = make_batch([encoded for encoded, _ in found], rows, [s.tokens for s in samples], pad)
+        batch = make_batch([encoded for encoded, _ in found], rows, [s.tokens for s in samples], pad, self.most(packed))
         return on_device(batch, self._device), [states for _, states in found if states is not None] or None
+
+    def most(self, packed: bool) -> int:
+        """Positions of a packed row, at most; 0 where nothing is packed."""
+        return PACKED_POSITIONS if packed and self._adapter.packs else 0
 
     def positions(self, prompt: Prompt) -> int:
         """Decoder positions that a prompt takes."""

@@ -210,7 +210,7 @@ class Learner:
 
     def _micro_batches(self, samples: Sequence[TrainSample], unit: int) -> list[MicroBatch]:
         bins = packed([s.sample for s in samples], self._clips, self._config, unit)
-        return list(micro_batches(samples, bins, self._clips, self._trained, self._engine.device))
+        return list(micro_batches(samples, bins, self._clips, self._config.packing, self._trained, self._engine.device))
 
     def _trained(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Which completion tokens are learnt, (B, T)."""

@@ -1,5 +1,6 @@
 """Samples into padded micro-batches of like length, within the budgets of the recipe."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.batch import PolicyBatch
+from policies.batch import PolicyBatch, packed_rows
 from rlhf_platform.learner.clips import Clips
 from rlhf_platform.learner.process_group import largest_over_ranks
 from rlhf_platform.learner.samples import TrainSample
@@ -58,11 +59,20 @@ def packed(
     which at ZeRO 3 wait for each other in every one; they must have as many samples.
     """
     units = [range(start, start + unit) for start in range(0, len(samples), unit)]
-    length = [clips.positions(s.prompt) + len(s.tokens) for s in samples]
-    units.sort(key=lambda rows: (samples[rows[0]].prompt.duration, samples[rows[0]].prompt.id, length[rows[0]]))
+    of_prompt: Counter[str] = Counter()
+    for sample in samples:
+        of_prompt[sample.prompt.id] += len(sample.tokens)
+
+    def place(rows: range) -> tuple[float, int, str, int]:
+        """Clips of like length together, then prompts whose packed rows are."""
+        first = samples[rows[0]]
+        prompt, size = first.prompt, clips.positions(first.prompt)
+        return prompt.duration, size + of_prompt[prompt.id], prompt.id, len(first.tokens)
+
+    units.sort(key=place)
     bins: list[list[int]] = []
     for rows in units:
-        if bins and _fits([*bins[-1], *rows], samples, length, config):
+        if bins and _fits([*bins[-1], *rows], samples, clips, config):
             bins[-1] += rows
         else:
             bins.append([*rows])
@@ -75,24 +85,40 @@ def packed(
     return bins
 
 
-def _fits(rows: Sequence[int], samples: Sequence[Sample], length: Sequence[int], config: LearnerConfig) -> bool:
-    durations = {samples[row].prompt.id: samples[row].prompt.duration for row in rows}
-    tokens = len(rows) * max(length[row] for row in rows)
-    seconds = len(durations) * max(durations.values())
-    return (
-        len(rows) <= config.micro_batch_size
-        and tokens <= (config.micro_batch_tokens or tokens)
-        and seconds <= (config.micro_batch_seconds or seconds)
-    )
+def _fits(rows: Sequence[int], samples: Sequence[Sample], clips: Clips, config: LearnerConfig) -> bool:
+    if len(rows) > config.micro_batch_size:
+        return False
+    part = [samples[row] for row in rows]
+    prompts = {s.prompt.id: s.prompt for s in part}
+    durations = [prompt.duration for prompt in prompts.values()]
+    if config.micro_batch_seconds and len(durations) * max(durations) > config.micro_batch_seconds:
+        return False
+    return not config.micro_batch_tokens or _positions(part, clips, config.packing) <= config.micro_batch_tokens
+
+
+def _positions(part: Sequence[Sample], clips: Clips, packing: bool) -> int:
+    """That a forward of the samples takes, padding included."""
+    index = {prompt_id: i for i, prompt_id in enumerate(dict.fromkeys(s.prompt.id for s in part))}
+    prompts = {s.prompt.id: clips.positions(s.prompt) for s in part}
+    lengths = [len(s.tokens) for s in part]
+    taken = list(prompts.values())
+    of_sample = [index[s.prompt.id] for s in part]
+    rows = packed_rows(of_sample, taken, lengths, clips.most(packing))
+    return len(rows) * max(taken[of_sample[row.start]] + sum(lengths[i] for i in row) for row in rows)
 
 
 def micro_batches(
-    samples: Sequence[TrainSample], bins: Sequence[Sequence[int]], clips: Clips, trained: Trained, device: torch.device
+    samples: Sequence[TrainSample],
+    bins: Sequence[Sequence[int]],
+    clips: Clips,
+    packing: bool,
+    trained: Trained,
+    device: torch.device,
 ) -> Iterator[MicroBatch]:
     """The samples of each bin, padded, on the device."""
     for rows in bins:
         part = [samples[row] for row in rows]
-        batch, audio = clips.batch([s.sample for s in part])
+        batch, audio = clips.batch([s.sample for s in part], packing)
         columns: dict[str, Sequence[Any]] = {
             "advantages": [s.advantage for s in part],
             "behaviour": [s.sample.logprobs for s in part],

@@ -28,6 +28,8 @@ from rlhf_platform.types import Prompt, Sample, ScoredSample
 from rollout.engine import SamplingSettings
 from rollout.worker import RolloutWorker
 
+PROBE_TOKENS = 8
+"""Of an answer to the probe: each token's log-prob depends on all weights, and every sync waits for them."""
 _SCORING_SHARE = 0.9
 """Of `cluster.step_timeout`. What is not scored by then has failed, and the failure names its reward."""
 
@@ -124,7 +126,8 @@ class Rollouts(_Workers):
 
     def probe(self, prompts: Sequence[Prompt], seed: int) -> list[list[Sample]]:
         """One completion of the fixed probe prompts from every worker."""
-        settings = SamplingSettings(1, self._recipe.rollout.temperature, self._recipe.rollout.max_new_tokens, seed)
+        length = min(PROBE_TOKENS, self._recipe.rollout.max_new_tokens)
+        settings = SamplingSettings(1, self._recipe.rollout.temperature, length, seed)
         return self._all("generate", "answer the probe", list(prompts), settings)
 
     def load_weights(self, update: Any) -> list[int]:

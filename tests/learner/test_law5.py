@@ -50,8 +50,8 @@ ALGORITHMS: list[OnlineConfig] = [
 ]
 """All that differs between them is at work: clips, caps, masks, bonus, KL in loss and reward, critics."""
 NAMES = [f"{a.type}-{getattr(a, 'critic', '')}".rstrip("-") for a in ALGORITHMS]
-WHOLE = {"micro_batch_size": 64, "micro_batch_tokens": None, "micro_batch_seconds": None}
-TIGHT = {"micro_batch_size": 3, "micro_batch_tokens": 120, "micro_batch_seconds": 2.0}
+WHOLE = {"micro_batch_size": 64, "micro_batch_tokens": None, "micro_batch_seconds": None, "packing": False}
+TIGHT = {"micro_batch_size": 3, "micro_batch_tokens": 120, "micro_batch_seconds": 2.0, "packing": True}
 
 Gradients = dict[str, torch.Tensor]
 
@@ -161,10 +161,10 @@ def hold_for_any_split(step: OneStep, whole: Gradients) -> None:
     sizes, tokens, seconds = st.integers(1, 16), st.none() | st.integers(64, 800), st.none() | st.floats(0.5, 20.0)
 
     @settings(max_examples=6, deadline=None, database=None)
-    @given(sizes, tokens, seconds)
-    def holds(size: int, tokens: int | None, seconds: float | None) -> None:
-        split = {"micro_batch_size": size, "micro_batch_tokens": tokens, "micro_batch_seconds": seconds}
-        assert_same(whole, step.gradients(split))
+    @given(sizes, tokens, seconds, st.booleans())
+    def holds(size: int, tokens: int | None, seconds: float | None, packing: bool) -> None:
+        budget = {"micro_batch_tokens": tokens, "micro_batch_seconds": seconds}
+        assert_same(whole, step.gradients({"micro_batch_size": size, "packing": packing, **budget}))
 
     holds()
 

@@ -24,10 +24,13 @@ FRAMES = 10
 
 
 class Positions:
-    """All that `packed` asks of the clips."""
+    """All that `packed` asks of the clips, of a layout that shares no rows."""
 
     def positions(self, prompt: Prompt) -> int:
         return 5 + round(FRAMES * prompt.duration)
+
+    def most(self, packed: bool) -> int:
+        return 0
 
 
 CLIPS: Any = Positions()
@@ -150,7 +153,7 @@ def made(samples: list[TrainSample], clips: Clips) -> MicroBatch:
     def odd(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return mask * (tokens % 2)
 
-    (micro,) = micro_batches(samples, [[*range(len(samples))][::-1]], clips, odd, torch.device("cpu"))
+    (micro,) = micro_batches(samples, [[*range(len(samples))][::-1]], clips, False, odd, torch.device("cpu"))
     return micro
 
 
@@ -178,6 +181,23 @@ def test_a_forward_holds_what_is_known_of_each_token(real: Clips, clips: list[Pr
     np.testing.assert_allclose(rows(micro.reference), [[-0.2, 0, 0], [-0.2, -0.4, -0.6]], rtol=1e-6)
     np.testing.assert_allclose(rows(micro.values), [[0.3, 0, 0], [0.3, 0.6, 0.9]], rtol=1e-6)
     np.testing.assert_allclose(rows(micro.returns), [[0.1, 0, 0], [0.4, 0.8, 1.2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_budget_of_positions_is_what_the_forward_takes(packing: bool, real: Clips, clips: list[Prompt]) -> None:
+    samples = [
+        Sample(clip, (41,) * tokens, (-1.0,) * tokens, "", StopReason.EOS, 0)
+        for clip in clips
+        for tokens in (3, 1, 9, 4)
+    ]
+    config = LearnerConfig(micro_batch_tokens=170, packing=packing)
+    bins = packed(samples, real, config, ranks_alike=False)
+    given = [TrainSample(s, 0.0, True) for s in samples]
+    made = list(micro_batches(given, bins, real, packing, lambda _, mask: mask, torch.device("cpu")))
+    assert max(micro.tokens()[1] for micro in made) <= 170
+    assert sorted(row for micro in made for row in micro.rows) == [*range(16)]
+    # Without packing the prompt, most of the positions, stands in each of the four rows of its samples.
+    assert (len(bins) > 4) == (not packing)
 
 
 def test_one_advantage_stands_at_every_token_and_what_does_not_count_is_in_no_mask(
