@@ -56,9 +56,18 @@ def keys_of(name: str, seed: int, quick: bool, start: str | None) -> list[str]:
     return keys + ([f"backbone.path={start}", "sft.steps=0"] if start else [])
 
 
+def finished_or_run(name: str, run_name: str, scratch: Path, keys: Sequence[str]) -> Run:
+    """A run that `--scratch` has from before, whole, or a new one."""
+    facts = scratch / "runs" / run_name / "measured.json"
+    if not facts.is_file():
+        made = run(f"asr/{RECIPES[name]}.yaml", run_name, scratch, keys)
+        facts.write_text(json.dumps([made.minutes, made.peak_gib]))
+    return Run(facts.parent, *json.loads(facts.read_text()))
+
+
 def rewards_of(result: EvalResult) -> list[float]:
     """The reward of each held-out clip's greedy answer."""
-    return [wer_reward(RewardInput(u.reference, u.hypothesis)) for u in result.utterances]
+    return [wer_reward(RewardInput(u.prompt_id, u.hypothesis, reference=u.reference)) for u in result.utterances]
 
 
 def gain_of(runs: Sequence[Run]) -> Interval:
@@ -91,23 +100,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=RECIPES, help="these algorithms")
     parser.add_argument("--start", help="a finished warm start to begin from, instead of making one")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--scratch", help="a folder for cache and runs, which stay; by default one that goes")
+    parser.add_argument("--scratch", help="a folder for cache and runs; they stay, and finished runs are not run again")
     options = parser.parse_args()
     seeds = range(1 if options.quick else options.seeds)
     path = ROOT / "benchmarks" / "results" / f"algorithms{'.quick' if options.quick else ''}.json"
-    figures: dict[str, Any] = json.loads(path.read_text())["figures"] if options.only and path.is_file() else {}
+    figures: dict[str, Any] = {}
     with nullcontext(options.scratch) if options.scratch else tempfile.TemporaryDirectory() as folder:
         for name in options.only or RECIPES:
             runs = [
-                run(
-                    f"asr/{RECIPES[name]}.yaml",
-                    f"{name}-{seed}",
-                    Path(folder),
-                    keys_of(name, seed, options.quick, options.start),
-                )
+                finished_or_run(name, f"{name}-{seed}", Path(folder), keys_of(name, seed, options.quick, options.start))
                 for seed in seeds
             ]
-            figures[name] = figures_of(runs)
+            found = {name: figures_of(runs)}
+            if options.only and path.is_file():
+                found = json.loads(path.read_text())["figures"] | found
+            figures |= found
             print(write_results("algorithms", {n: figures[n] for n in RECIPES if n in figures}, options.quick))
     Console(width=140).print(table_of(figures))
     lines = {name: smoothed(found["reward_per_step"]) for name, found in figures.items() if found["reward_per_step"]}

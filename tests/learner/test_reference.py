@@ -121,6 +121,7 @@ def test_every_step_the_reference_becomes_the_policy_of_that_moment(found: dict[
     assert_follows(found[1])
 
 
+@pytest.mark.slow
 def test_at_zero_3_the_ranks_put_the_policy_together_for_it(
     tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
 ) -> None:

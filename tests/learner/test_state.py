@@ -71,7 +71,7 @@ def _train(
         (PLAIN, 1, 0, 0),
         (PLAIN, 1, 0, 4),
         pytest.param(PLAIN, 2, 2, 0, marks=pytest.mark.slow),
-        (PLAIN, 2, 3, 0),
+        pytest.param(PLAIN, 2, 3, 0, marks=pytest.mark.slow),  # as test_zero.py
         (MOVING, 1, 0, 0),
         pytest.param(FOLLOWING, 1, 0, 0, marks=pytest.mark.slow),
         pytest.param(FOLLOWING, 2, 3, 0, marks=pytest.mark.slow),
