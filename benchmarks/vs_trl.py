@@ -1,6 +1,7 @@
 """Our RL step beside that of TRL's GRPOTrainer, on one text-to-token task: samples per second, memory, what is learnt.
 
-    python benchmarks/vs_trl.py          settings of both tried, then both sides in turn; about half an hour
+    python benchmarks/vs_trl.py          settings of both tried, then both sides in turn; about a quarter of an hour
+    python benchmarks/vs_trl.py --bare   the same on prompts of a few words
     python benchmarks/vs_trl.py --quick  few steps of half the prompts: the same keys, no meaning
 
 Each side is a process of its own with `--threads` cores. Start-up and the first steps, which compile, do not count. All
@@ -26,26 +27,23 @@ from results import ROOT, write_results
 from rich.console import Console
 from rich.table import Table
 from vs_trl_task import Job, build
-from whole_runs import _watch
+from whole_runs import watch
 
 COLOCATED = {
     "use_vllm": True,
     "vllm_mode": "colocate",
     "vllm_gpu_memory_utilization": 0.1,
-    "vllm_max_model_length": 128,
+    "vllm_max_model_length": 256,
 }
 TRL_SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "transformers": (2, {}),
     "transformers, one thread": (1, {}),
     "transformers, 2 x 64": (2, {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 2}),
     "transformers, 4 x 32": (2, {"per_device_train_batch_size": 32, "gradient_accumulation_steps": 4}),
-    "transformers, continuous batching": (2, {"use_transformers_continuous_batching": True}),
     "vLLM in the process": (2, COLOCATED),
 }
 """Threads, and keys of GRPOConfig beside those of vs_trl_trl.py. N x M: N forwards of M samples to a step."""
-OUR_SETTINGS: dict[str, dict[str, Any]] = {
-    f"micro-batches of {size}": {"micro_batch_size": size} for size in (8, 16, 32)
-}
+OUR_SETTINGS: dict[str, dict[str, Any]] = {f"micro-batches of {size}": {"micro_batch_size": size} for size in (16, 32)}
 TEACHING = 40
 """Supervised steps before RL: enough for about 0.6 of the reward, so that completions end and much is left to learn."""
 WARM_UP = 2
@@ -78,7 +76,7 @@ def timed(side: str, job: Job) -> Timed | str:
     with Path(job.out).with_suffix(".log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
     peak = [0.0]
-    threading.Thread(target=_watch, args=(psutil.Process(process.pid), peak), daemon=True).start()
+    threading.Thread(target=watch, args=(psutil.Process(process.pid), peak), daemon=True).start()
     if process.wait() != 0:
         return next((line for line in reversed(Path(log.name).read_text().splitlines()) if "Error" in line), "failed")
     found = json.loads(Path(job.out).read_text())
@@ -128,21 +126,24 @@ def side_figures(runs: Sequence[Timed], samples: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps of half the prompts")
-    parser.add_argument("--rounds", type=int, help="times that the sides take turns (5; 1 with --quick)")
+    parser.add_argument("--bare", action="store_true", help="prompts of a few words, without an instruction")
+    parser.add_argument("--rounds", type=int, help="times that the sides take turns (3; 1 with --quick)")
     parser.add_argument("--threads", type=int, default=2, help="cores that each side has")
     options = parser.parse_args()
     quick: bool = options.quick
-    rounds = options.rounds or (1 if quick else 5)
-    prompts, group, steps = (8, 8, 4) if quick else (16, 8, 32)
+    rounds = options.rounds or (1 if quick else 3)
+    prompts, group, steps = (8, 8, 4) if quick else (16, 8, 20)
     samples = prompts * group
     with tempfile.TemporaryDirectory() as folder:
         model = str(Path(folder) / "model")
-        build(Path(model), TEACHING)
+        build(Path(model), TEACHING, options.bare)
 
         def job(setting: Mapping[str, Any], threads: int, seed: int, count: int) -> Job:
-            return Job(model, str(Path(folder) / "out.json"), count, prompts, group, seed, threads, dict(setting))
+            return Job(
+                model, str(Path(folder) / "out.json"), count, prompts, group, seed, threads, options.bare, dict(setting)
+            )
 
-        trial = WARM_UP + (2 if quick else 6)
+        trial = WARM_UP + (2 if quick else 4)
         theirs = {n: job(s, min(t, options.threads), 0, trial) for n, (t, s) in TRL_SETTINGS.items()}
         ours = {n: job(s, options.threads, 0, trial) for n, s in OUR_SETTINGS.items()}
         if quick:
@@ -177,7 +178,7 @@ def main() -> None:
     }
     Console(width=120).print(table_of(sides))
     print(json.dumps({k: figures[k] for k in ("ratio", "ratio_range", "chosen", "tried_samples_per_s")}, indent=1))
-    print("written to", write_results("vs_trl", figures, quick))
+    print("written to", write_results("vs_trl_bare" if options.bare else "vs_trl", figures, quick))
 
 
 def table_of(sides: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -36,7 +36,7 @@ def recipe(job: Job) -> dict[str, Any]:
         "rollout": {
             "prompts_per_step": job.prompts,
             "max_new_tokens": MAX_NEW_TOKENS,
-            "max_tokens": 128,
+            "max_tokens": 256,
             "temperature": TEMPERATURE,
             "max_sequences": job.prompts * job.group,
             "kv_cache_gib": 0.25,
@@ -55,7 +55,7 @@ def main() -> None:
     loaded = load_recipe(path)
     if found := problems(loaded):
         sys.exit("\n".join(found))
-    texts = prompts(job.model)
+    texts = prompts(job.model, job.bare)
     steps: list[dict[str, Any]] = []
     start = time.perf_counter()
     with cluster(loaded.recipe), placed(loaded.recipe) as placement:

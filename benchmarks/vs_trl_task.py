@@ -1,6 +1,7 @@
 """The task of benchmarks/vs_trl.py, alike for both sides: texts, a small policy over codec tokens, a verifiable reward.
 
-A text is spelt in codec tokens, `SPELT` for each letter, and closed by the end token. The policy starts half taught.
+A text is spelt in codec tokens, `SPELT` for each letter, and closed by the end token. Before it stands an instruction
+how to speak, as prompts of speech synthesis have one, unless the task is `bare`. The policy starts half taught.
 """
 
 import random
@@ -36,7 +37,20 @@ class Job:
     group: int
     seed: int
     threads: int
+    bare: bool
     setting: dict[str, object]
+
+
+INSTRUCTIONS = (
+    "speak like a night nurse who tells a child the number of its bed: softly, slowly, with a smile in the voice, and "
+    "leave a short pause after every word",
+    "speak like a clerk at a busy counter who calls the next ticket: loud and clear over the noise, a little tired, "
+    "the last word lower than the others",
+    "speak like a pilot who reads a code back to the tower: even and quick, no feeling at all, every word as long as "
+    "the one before it",
+    "speak like a grandmother who reads the winning numbers from the paper: amazed, faster and faster, and out of "
+    "breath when the last one comes",
+)
 
 
 def texts() -> list[str]:
@@ -53,12 +67,13 @@ def spelling(text: str) -> list[int]:
     return [entry for letter in text for entry in letters[letter]]
 
 
-def prompts(model: Path | str) -> list[Prompt]:
+def prompts(model: Path | str, bare: bool) -> list[Prompt]:
     """With the token ids that spell the text, as `target`, and the whole prompt as a string, as `asked`."""
     adapter = CodecLMAdapter(model)
     found = []
     for number, text in enumerate(texts()):
-        prompt = Prompt(f"text-{number}", "", text, "en", metadata={"codec": spelling(text)})
+        said = text if bare else f"{INSTRUCTIONS[number % len(INSTRUCTIONS)]}: {text}"
+        prompt = Prompt(f"text-{number}", "", said, "en", metadata={"codec": spelling(text)})
         asked = adapter.tokenizer.decode(list(adapter.encode(prompt).token_ids))
         facts = {"codec": spelling(text), "target": adapter.target(prompt), "asked": asked}
         found.append(replace(prompt, metadata=facts))
@@ -75,9 +90,9 @@ def reward(item: RewardInput) -> float:
     return agreement(item.tokens, item.metadata["target"])
 
 
-def build(path: Path, teaching: int) -> None:
+def build(path: Path, teaching: int, bare: bool) -> None:
     """Write the policy, about two million parameters, taught for so many steps of 32 texts."""
-    tokenizer = train_tokenizer(texts(), 300, CODEC)
+    tokenizer = train_tokenizer([*texts(), *INSTRUCTIONS * 50], 600, CODEC)
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -87,7 +102,7 @@ def build(path: Path, teaching: int) -> None:
         num_attention_heads=6,
         num_key_value_heads=2,
         head_dim=32,
-        max_position_embeddings=256,
+        max_position_embeddings=512,
         initializer_range=0.05,
         tie_word_embeddings=False,
         bos_token_id=None,
@@ -98,12 +113,13 @@ def build(path: Path, teaching: int) -> None:
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     adapter = CodecLMAdapter(path)
-    _teach(model, adapter, teaching)
+    _teach(model, adapter, teaching, bare)
     model.save_pretrained(path)
 
 
-def _teach(model: torch.nn.Module, adapter: CodecLMAdapter, steps: int) -> None:
-    optimizer, rng, known = torch.optim.AdamW(model.parameters(), lr=2e-3), random.Random(2), prompts(adapter.path)
+def _teach(model: torch.nn.Module, adapter: CodecLMAdapter, steps: int, bare: bool) -> None:
+    optimizer, rng = torch.optim.AdamW(model.parameters(), lr=2e-3), random.Random(2)
+    known = prompts(adapter.path, bare)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 20)

@@ -94,7 +94,7 @@ def main() -> None:
         **setting,  # type: ignore[arg-type]
     )
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    texts = prompts(job.model)
+    texts = prompts(job.model, job.bare)
     rows = [{"prompt": p.metadata["asked"], "target": p.metadata["target"]} for p in texts]
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32, attn_implementation="sdpa")
     model.name_or_path = job.model

@@ -41,14 +41,14 @@ def run(recipe: str, name: str, scratch: Path, keys: Sequence[str]) -> Run:
     command = [sys.executable, "-m", "rlhf_platform.cli.main", "run", path, *places, *keys]
     process = subprocess.Popen(command, cwd=ROOT)
     peak = [0.0]
-    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peak), daemon=True)
+    watcher = threading.Thread(target=watch, args=(psutil.Process(process.pid), peak), daemon=True)
     watcher.start()
     if process.wait() != 0:
         sys.exit(f"{name} ended with code {process.returncode}")
     return Run(scratch / "runs" / name, (time.monotonic() - start) / 60, peak[0])
 
 
-def _watch(process: psutil.Process, peak: list[float]) -> None:
+def watch(process: psutil.Process, peak: list[float]) -> None:
     """Keep the largest sum over the process tree of proportional set sizes: shared pages count once."""
     while process.is_running():
         total = 0
