@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from policies.adapter import PolicyAdapter
 from policies.dimensions import Dimensions
@@ -55,7 +57,13 @@ def backbone_config(backbone: BackboneConfig) -> PreTrainedConfig:
     if backbone.path is None:
         return _built_config(backbone)
     try:
-        return AutoConfig.from_pretrained(backbone.path, local_files_only=True)
+        found, _ = PreTrainedConfig.get_config_dict(backbone.path, local_files_only=True)
+        # By name, since vLLM puts classes of its own in the place of some that AutoConfig knows, where it is imported.
+        kind = CONFIG_MAPPING_NAMES.get(str(found.get("model_type")))
+        if kind is None:
+            return AutoConfig.from_pretrained(backbone.path, local_files_only=True)
+        config: PreTrainedConfig = getattr(transformers, kind).from_dict(found)
+        return config
     except (OSError, ValueError) as error:
         if Path(backbone.path).is_dir():
             why = str(error).strip().splitlines()[0]

@@ -18,14 +18,14 @@ import rlhf_platform
 from policies.load import decoder_positions, load_adapter
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
-from rlhf_platform.errors import RecipeError, WaitTimeout
+from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner.process_group import Rendezvous, prepare_deepspeed
 from rlhf_platform.learner.sft import STAGES, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
-from rlhf_platform.train.waiting import wait
+from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
 
 _STAGE_NAMES: dict[Stage, str] = {"align": "adaptor", "sft": "warm start"}
@@ -130,34 +130,17 @@ def _train(
     recipe: Recipe, stage: Stage, model: Path | str, prompts: Sequence[Prompt], out: Path, display: Display
 ) -> None:
     """Run a stage on as many ranks as the learner will have, one actor each; they are gone afterwards."""
-    timeout = recipe.cluster.start_timeout
-    name, section = _STAGE_NAMES[stage], section_of(recipe, stage)
+    section = section_of(recipe, stage)
     options = actor_options(section.cpus, recipe.learner.gpus)
     actor: Any = SFTWorker  # mypy does not see what `ray.remote` makes of a class
     actor = actor.options(max_concurrency=2, **options)
     workers = [actor.remote(recipe, stage) for _ in range(recipe.learner.workers)]
-    host, port = wait(workers[0].rendezvous_address.remote(), "SFT worker 0", "start", timeout)
-    prompts_ref = ray.put(list(prompts))
-    done = [
-        worker.run.remote(str(model), prompts_ref, Rendezvous(rank, len(workers), host, port, timeout), str(out))
-        for rank, worker in enumerate(workers)
-    ]
-    with display.phase(name, section.steps) as phase:
-        reached, quiet = -1, 0.0
-        while len(ray.wait(done, num_returns=len(done), timeout=1.0)[0]) < len(done):
-            step, loss = wait(workers[0].progress.remote(), "SFT worker 0", "report", timeout)
-            quiet = 0.0 if step > reached else quiet + 1.0
-            if quiet > recipe.cluster.step_timeout:
-                raise WaitTimeout("the run", f"step {step + 1} of the {name}", quiet, "raise cluster.step_timeout")
-            if step > reached:
-                phase.update(step, f"loss {loss:.3f}" if step else "loading")
-            reached = step
-            if any(ray.wait([ref], timeout=0)[0] for ref in done):
-                break
-        wait(done, "the SFT workers", "finish", recipe.cluster.step_timeout)
-        phase.update(section.steps)
-    for worker in workers:
-        ray.kill(worker)
+    given = ray.put(list(prompts))
+
+    def start(worker: Any, meeting: Rendezvous) -> Any:
+        return worker.run.remote(str(model), given, meeting, str(out))
+
+    run_stage(workers, start, _STAGE_NAMES[stage], section.steps, recipe.cluster, display)
 
 
 @contextmanager
