@@ -118,7 +118,13 @@ def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "stage", "micro"), [(1, 0, 3), (2, 2, 3), (2, 3, 4)], ids=["micro-batches", "two ranks", "zero 3"]
+    ("ranks", "stage", "micro"),
+    [
+        (1, 0, 3),
+        pytest.param(2, 2, 3, marks=pytest.mark.slow),
+        pytest.param(2, 3, 4, marks=pytest.mark.slow),
+    ],
+    ids=["micro-batches", "two ranks", "zero 3"],
 )
 def test_the_update_does_not_depend_on_micro_batches_ranks_or_zero_stage(
     ranks: int,
@@ -136,7 +142,7 @@ def test_the_update_does_not_depend_on_micro_batches_ranks_or_zero_stage(
     assert_saved("qwen3_asr", found, tiny_checkpoint, tmp_path, clips)
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_where_vllm_takes_no_lora_all_weights_are_sent_with_lora_merged(
     stage: int, clips: list[Prompt], tmp_path: Path
 ) -> None:

@@ -85,7 +85,7 @@ def assert_same(found: Found, expected: Found) -> None:
 @pytest.mark.parametrize(
     ("stage", "frozen", "spared"),
     [
-        pytest.param(2, False, False, id="2"),
+        pytest.param(2, False, False, id="2", marks=pytest.mark.slow),
         pytest.param(3, False, False, id="3"),
         pytest.param(2, True, False, id="2-frozen", marks=pytest.mark.slow),
         pytest.param(3, True, False, id="3-frozen", marks=pytest.mark.slow),

@@ -80,7 +80,7 @@ def test_a_frozen_encoder_stays_and_all_else_learns(tiny_checkpoint: Path, clips
     assert len(moved) > 0.9 * sum(not adapter.is_encoder(name) for name in weights(tiny_checkpoint))
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_with_lora_its_layers_and_the_adaptor_move_and_a_plain_checkpoint_is_saved(
     stage: int, tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
 ) -> None:
