@@ -1,10 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_platform.recipe.dry_run import dry_run_overrides
+from rlhf_platform.recipe.load import load_recipe
 from rlhf_platform.recipe.schema import Recipe
+from rlhf_platform.recipe.validate import problems
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(2, 9), st.integers(1, 4))
@@ -25,3 +29,12 @@ def test_a_dry_run_takes_one_step_after_at_most_one_of_the_warm_start() -> None:
     recipe.sft.steps = 500
     overrides = dry_run_overrides(recipe)
     assert {"name=a-dry-run", "steps=1", "align.steps=0", "sft.steps=1", "evaluation.max_clips=2"} <= set(overrides)
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes/asr").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_dry_run_of_a_recipe_that_is_valid_is_valid(recipe: Path) -> None:
+    overrides = dry_run_overrides(load_recipe(recipe).recipe)
+    assert problems(load_recipe(recipe, overrides)) == []
