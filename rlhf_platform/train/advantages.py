@@ -8,9 +8,10 @@ from torch import Tensor
 
 from rlhf_platform.algorithms.dpo import best_and_worst
 from rlhf_platform.algorithms.dr_grpo import centred_advantages
-from rlhf_platform.algorithms.gae import generalised_advantages, rewards_to_go, token_rewards
+from rlhf_platform.algorithms.gae import generalised_advantages, token_rewards
 from rlhf_platform.algorithms.gdpo import batch_normalised
 from rlhf_platform.algorithms.grpo import group_advantages
+from rlhf_platform.algorithms.reinforce_pp import globally_normalised_advantages
 from rlhf_platform.algorithms.rloo import leave_one_out_advantages
 from rlhf_platform.algorithms.whitening import whitened
 from rlhf_platform.learner.samples import Seen, TrainSample
@@ -83,9 +84,9 @@ def _per_token(scored: Sequence[ScoredSample], algorithm: PPO | ReinforcePP, see
     if isinstance(algorithm, PPO):
         values = _padded([s.values for s in seen], mask)
         advantages, returns = generalised_advantages(rewards, values, mask, algorithm.gamma, algorithm.gae_lambda)
+        advantages = whitened(advantages, learnt)
     else:
-        advantages = rewards_to_go(rewards, mask, algorithm.gamma)
-    advantages = whitened(advantages, learnt)
+        advantages = globally_normalised_advantages(rewards, mask, learnt, algorithm.gamma)
     return [
         TrainSample(
             sample=s.sample,

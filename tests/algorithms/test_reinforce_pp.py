@@ -35,7 +35,7 @@ def tensors(samples: Samples, extra: int = 0) -> tuple[Tensor, Tensor, Tensor, T
 def ours(samples: Samples, coef: float, gamma: float, extra: int = 0) -> Tensor:
     rewards, policy, reference, mask = tensors(samples, extra)
     paid = token_rewards(rewards, coef * kl_estimate(policy, reference, "k1"), mask)
-    return globally_normalised_advantages(paid, mask, gamma)
+    return globally_normalised_advantages(paid, mask, mask, gamma)
 
 
 @given(SAMPLES, st.floats(0, 0.5), st.sampled_from([1.0, 0.9]), st.integers(0, 2))
