@@ -38,16 +38,14 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
     with placed(recipe) as placement:
         trainer = JudgedTrainer(recipe, placement, display)
         if not trains_policy and judgements is not None:
-            _rounds(run, data, model, start, judgements, None, trainer)
-            _keep_reward_model(run)
+            _keep_reward_model(run, _rounds(run, data, model, start, judgements, None, trainer))
             return
         sampling = _sampling(run, placement, start.policy if start and trains_policy else model, data)
         if start:
             sampling[0].set_random_states(start.state()["actors"]["rollout"])
             sampling[1].load_states(start.state()["actors"]["rewards"])
         if not trains_policy:
-            _rounds(run, data, model, start, judgements, sampling, trainer)
-            _keep_reward_model(run)
+            _keep_reward_model(run, _rounds(run, data, model, start, judgements, sampling, trainer))
             return
         folder.status(phase="evaluate before")
         before = first_evaluation(run, *sampling, data.evaluation, resumed=start is not None)
@@ -160,10 +158,9 @@ def _save(
     run.folder.status(checkpoint=result.step)
 
 
-def _keep_reward_model(run: RunContext) -> None:
+def _keep_reward_model(run: RunContext, source: Path) -> None:
     """The reward model where a policy would be, and what it got right."""
     (last,) = run.folder.history()[-1:]
-    source = sorted((run.folder.path / "rounds").glob("*/checkpoint"))[-1]
     shutil.copytree(source, run.folder.checkpoint, copy_function=_link)
     known = ("pair_accuracy", "heldout_pair_accuracy", "reward_margin", "loss")
     results = {name: last[name] for name in known if name in last}
