@@ -24,6 +24,8 @@ class PolicyAdapter(ABC):
     """The class that vLLM must know to serve the layout."""
     vllm_serves_lora: ClassVar[bool] = False
     """Whether vLLM takes a LoRA adapter for this layout; if not, it is sent merged into the weights."""
+    has_mtp: ClassVar[bool] = False
+    """Whether heads of multi-token prediction (`policies.mtp`) fit the decoder: it is Qwen3's."""
     packs: ClassVar[bool] = True
     """Whether the decoder takes several completions behind one prompt, told apart by mask and positions."""
     lora_targets: ClassVar[tuple[str, ...]] = (
@@ -88,6 +90,10 @@ class PolicyAdapter(ABC):
 
         Where no row has audio, `clips` is that of a silent clip, which goes through the adaptor and counts for nothing.
         """
+
+    def input_embeddings(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        """What the decoder reads, (B, S, H), of the same arguments; in layouts with `has_mtp`."""
+        raise NotImplementedError(f"{type(self).__name__} has no heads of multi-token prediction")
 
     @abstractmethod
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:

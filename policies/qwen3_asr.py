@@ -38,6 +38,7 @@ class Qwen3ASRAdapter(PolicyAdapter):
     model_types = ("qwen3_asr",)
     vllm_architecture = "Qwen3ASRForConditionalGeneration"
     vllm_serves_lora = True
+    has_mtp = True
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
@@ -131,10 +132,13 @@ class Qwen3ASRAdapter(PolicyAdapter):
         return list(flat.split([int(n) for n in lengths]))
 
     def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
-        positions = model.model.multi_modal_projector(torch.cat(list(clips))).split([len(clip) for clip in clips])
-        embeddings = put_audio(model, batch, positions, self.processor.audio_token_id)
+        embeddings = self.input_embeddings(model, batch, clips)
         decoder = model.model.language_model
         return decoder(inputs_embeds=embeddings, **batch.seen_by(decoder.dtype), use_cache=False).last_hidden_state
+
+    def input_embeddings(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
+        positions = model.model.multi_modal_projector(torch.cat(list(clips))).split([len(clip) for clip in clips])
+        return put_audio(model, batch, positions, self.processor.audio_token_id)
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
         assert batch.features is not None

@@ -28,3 +28,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
     from tests.tiny import write_clips
 
     return write_clips(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="session")
+def drafting_checkpoint(tiny_checkpoint: Path, clips: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny backbone with three heads of multi-token prediction, about half of whose guesses hold."""
+    from tests.drafting import write_drafting_checkpoint
+
+    path = tmp_path_factory.mktemp("drafting") / "checkpoint"
+    write_drafting_checkpoint(tiny_checkpoint, clips, path)
+    return path
