@@ -1,6 +1,7 @@
 """The vLLM engine that generates: a plain class, which a Ray actor wraps and tests call directly."""
 
 import gc
+import importlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import torch
 
 from policies.load import load_adapter
 from policies.lora import write_lora
+from policies.mtp_acceptance import Acceptance
+from policies.mtp_config import MtpConfig
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import RecipeError, SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason
@@ -37,7 +40,7 @@ class RolloutEngine:
 
     `model`: checkpoint in Hugging Face layout. `kv_cache_gib`: memory of the KV cache. `threads`: cores to compute on.
     `max_tokens`: prompt and completion together. `lora_rank`: above 0, and where vLLM takes LoRA for the layout,
-    updates are LoRA of that rank for the weights of `model`.
+    updates are LoRA of that rank for the weights of `model`. `heads`: folder of the heads that draft (`policies.mtp`).
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class RolloutEngine:
         max_sequences: int,
         kv_cache_gib: float,
         lora_rank: int = 0,
+        heads: Path | None = None,
     ) -> None:
         """Raises RecipeError when the checkpoint is of another layout or this vLLM does not know its architecture."""
         import vllm
@@ -68,6 +72,8 @@ class RolloutEngine:
         lora: dict[str, Any] = {}
         if self._lora_rank:
             lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _served_rank(self._lora_rank)}
+        self._heads = heads
+        drafting = {} if heads is None else _drafting(heads)
         on_cpu = not torch.cuda.is_available()
         # vLLM's CPU backend would take this, in whole GiB, over the size that it is given below.
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
@@ -83,6 +89,7 @@ class RolloutEngine:
             disable_log_stats=True,
             seed=0,
             **lora,
+            **drafting,
         )
         self.version = 0
 
@@ -102,6 +109,8 @@ class RolloutEngine:
         # The engine samples in this process from torch's generator. A seed per request would be one generator a
         # request, which vLLM 0.32 cannot rewind on the CPU after a partial prefill.
         torch.manual_seed(settings.seed)
+        if self._heads is not None:
+            self._llm.collective_rpc(_count_anew)
         inputs: list[Any] = [self._adapter.vllm_prompt(prompt) for prompt in prompts]
         outputs = self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
         return [
@@ -129,6 +138,20 @@ class RolloutEngine:
         del self._llm
         gc.collect()
 
+    def acceptance(self) -> Acceptance:
+        """What became of the tokens that the heads guessed in the last call of `generate`."""
+        found: Acceptance = self._llm.collective_rpc(_acceptance)[0]
+        return found
+
+    def load_heads(self, update: WeightUpdate) -> None:
+        """Take new heads in place, and forget what the old ones remember.
+
+        Raises SyncError when they are not those that were sent. No probe is needed: what they guess is verified.
+        """
+        _check_arrival(update)
+        self._llm.collective_rpc(_reload_heads, args=(list(update.tensors.items()),))
+        self.forget()
+
     def forget(self) -> None:
         """Drop all that was computed from prompts: prefixes, prepared inputs, encoder outputs."""
         self._llm.reset_prefix_cache()
@@ -141,12 +164,7 @@ class RolloutEngine:
 
         Raises SyncError when the tensors that arrived are not those that were sent, or not of the kind expected.
         """
-        received = checksum(update.tensors)
-        if received != update.checksum:
-            raise SyncError(
-                f"weights of version {update.version} arrived with checksum {received:#010x}, "
-                f"sent was {update.checksum:#010x}"
-            )
+        _check_arrival(update)
         if update.lora_rank != self._lora_rank:
             raise SyncError(
                 f"weights of version {update.version} are LoRA of rank {update.lora_rank} (0: whole weights), "
@@ -173,6 +191,46 @@ class RolloutEngine:
             write_lora(update.tensors, update.lora_rank, Path(folder))
             self._lora = LoRARequest(f"update {number}", number, folder)
             self._llm.llm_engine.add_lora(self._lora)
+
+
+def _drafting(heads: Path) -> dict[str, Any]:
+    """Arguments of vLLM for drafting with heads. Raises RecipeError when this vLLM has not what that takes."""
+    import vllm
+
+    try:
+        importlib.import_module("policies.vllm_mtp_worker")
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"rollout.speculative is mtp: this vLLM ({vllm.__version__}) cannot draft with heads ({error}); "
+            "install the version that `make setup` installs, or set it to none"
+        ) from None
+    blocks = MtpConfig.from_pretrained(heads).num_hidden_layers
+    return {
+        "speculative_config": {"method": "mtp", "model": str(heads), "num_speculative_tokens": blocks},
+        "worker_cls": "policies.vllm_mtp_worker.MtpWorker",
+    }
+
+
+def _check_arrival(update: WeightUpdate) -> None:
+    received = checksum(update.tensors)
+    if received != update.checksum:
+        raise SyncError(
+            f"weights of version {update.version} arrived with checksum {received:#010x}, "
+            f"sent was {update.checksum:#010x}"
+        )
+
+
+def _acceptance(worker: Any) -> Acceptance:
+    found: Acceptance = worker.model_runner.drafter.acceptance
+    return found
+
+
+def _count_anew(worker: Any) -> None:
+    worker.model_runner.drafter.acceptance = Acceptance()
+
+
+def _reload_heads(worker: Any, weights: list[tuple[str, torch.Tensor]]) -> None:
+    worker.model_runner.drafter.reload(weights)
 
 
 def _served_rank(rank: int) -> int:
