@@ -1,4 +1,4 @@
-"""`rlhf data build` and `rlhf data check`."""
+"""`rlhf data build`, `rlhf data check` and `rlhf data join`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from rlhf_platform.cli.app import app, plain_errors, progress_bar
 from rlhf_platform.errors import DataError
 
-data_app = typer.Typer(help="Build and check data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Build, check and join data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -40,6 +40,10 @@ def check(
         float,
         typer.Option("--window", metavar="SECONDS", min=0.0, help="Longest clip: the recipe's backbone.window."),
     ],
+    long_split: Annotated[
+        str | None,
+        typer.Option("--long-split", metavar="SPLIT", help="A split whose clips may be longer (evaluation.long_form)."),
+    ] = None,
 ) -> None:
     """Check every row of a manifest and decode every clip.
 
@@ -50,6 +54,32 @@ def check(
 
         rows = read_manifest(manifest)
         with progress_bar("clips decoded") as progress:
-            check_audio(rows, window, progress)
+            check_audio(rows, window, progress, long_split)
         seconds = sum(row.duration for row in rows)
-        typer.echo(f"{manifest}: {len(rows)} clips, {seconds / 3600:.2f} hours, none over {window:g} s")
+        but = f" but in split {long_split}" if long_split else ""
+        typer.echo(f"{manifest}: {len(rows)} clips, {seconds / 3600:.2f} hours, none over {window:g} s{but}")
+
+
+@data_app.command()
+def join(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A JSONL manifest (docs/data.md).")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the recordings and their manifest.")],
+    split: Annotated[str, typer.Option("--split", help="The split whose clips are joined.")] = "heldout",
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", min=1.0, help="Longest recording, pauses included.")
+    ] = 60.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order of the clips and the pauses.")] = 0,
+) -> None:
+    """Join the clips of a split to long recordings, to try long-form evaluation on.
+
+    Example: rlhf data join data/recorded/manifest.jsonl data/long --seconds 60 --seed 0
+    """
+    with plain_errors():
+        from rlhf_platform.data.join import join as join_clips
+
+        try:
+            with progress_bar("recordings written") as progress:
+                path = join_clips(manifest, out, split, seconds, seed, progress)
+        except OSError as error:
+            raise DataError(f"OUT is {str(out)!r}: {error.strerror}; name a folder that can be written") from None
+        typer.echo(path)

@@ -7,7 +7,7 @@ another name with every change of an output.
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rlhf_platform.data import whisper_text
 
@@ -59,6 +59,13 @@ def reference_words(reference: str, language: str, normalizer: str = PLAIN) -> t
 def by_character(language: str) -> bool:
     """Whether a word of this language is one character."""
     return language_code(language) in CHARACTER_LANGUAGES
+
+
+def joined(texts: Iterable[str], language: str) -> str:
+    """One text of several that follow each other, blank ones left out: a space between two, or nothing where a word is
+    one character."""
+    parts = [text.strip() for text in texts]
+    return ("" if by_character(language) else " ").join(part for part in parts if part)
 
 
 @functools.lru_cache(maxsize=256)

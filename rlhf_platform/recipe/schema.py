@@ -13,6 +13,7 @@ from omegaconf import MISSING
 
 from rlhf_platform.recipe.algorithms import GRPO, AlgorithmConfig
 from rlhf_platform.recipe.field import key
+from rlhf_platform.recipe.mtp import MultiTokenConfig
 
 
 @dataclass
@@ -159,6 +160,9 @@ class RolloutConfig:
     """Longest completion in tokens; a longer one is cut and counted."""
     kv_cache_gib: float = key(0.5, above=0.0)
     """Memory for the KV cache per worker, GiB."""
+    speculative: str = key("none", choices=("none", "mtp"))
+    """`mtp`: the checkpoint's heads guess tokens that the policy then verifies, several in one forward. What is sampled
+    and its log-probs stay those of the policy (2211.17192)."""
 
 
 @dataclass
@@ -310,6 +314,9 @@ class EvaluationConfig:
     normalizer: str = key("plain-1", choices=("plain-1", "whisper-1"))
     """What of a text counts in the WER: `plain-1`, words without case and punctuation; `whisper-1`, as published
     Whisper figures are measured: numbers, contractions and spellings of English get one form (2212.04356)."""
+    long_form: str = key("none", choices=("none", "vad"))
+    """What becomes of held-out clips longer than `backbone.window`. `none`: they are refused. `vad`: they are cut where
+    a voice activity detector hears nobody speak, and the answers to the pieces are joined (docs/run.md)."""
     max_clips: int | None = key(None, at_least=1)
     """Evaluate only this many clips, evenly spread over the split; none: all."""
     bootstrap_samples: int = key(10_000, at_least=100)
@@ -407,6 +414,8 @@ class Recipe:
     align: SFTConfig = field(default_factory=SFTConfig)
     """Before `sft`: the adaptor between encoder and decoder learns by itself, on the same clips, with all else frozen.
     For a backbone whose adaptor is new, as that of `backbone.build: small`."""
+    mtp: MultiTokenConfig = field(default_factory=MultiTokenConfig)
+    """After the warm start: heads that guess the tokens after the next, for `rollout.speculative`."""
     algorithm: AlgorithmConfig = field(default_factory=GRPO)
     """How rewards become a gradient; `type` says which keys there are."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

@@ -2,9 +2,10 @@
 
 import json
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
+from policies.mtp import check_folder
 from rlhf_platform.errors import RunError
 from rlhf_platform.evaluation.report import EvalResult, evaluate, rate_table
 from rlhf_platform.recipe.load import LoadedRecipe
@@ -12,6 +13,8 @@ from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.cluster import cluster, placed
+from rlhf_platform.train.decoding import decode, parts_of
+from rlhf_platform.train.drafting import guesses
 from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.prepare import fitted, prepare_data
 from rlhf_platform.train.run import begin
@@ -30,16 +33,21 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
     with accounted(folder, display), cluster(recipe):
         folder.status(phase="data")
         prompts = prepare_data(recipe, display).evaluation
+        warm_up = list(chain.from_iterable(parts_of(prompts, recipe)))[:1]
         model = str(fitted(recipe, model, display))
+        if recipe.rollout.speculative == "mtp":
+            check_folder(Path(model))
         folder.status(phase="start actors")
         with placed(recipe) as placement:
             bundles = count()
-            rollouts = Rollouts(recipe, placement, bundles, model, prompts[:1])
+            rollouts = Rollouts(recipe, placement, bundles, model, warm_up)
             rewards = Rewards(loaded, placement, bundles)
             rewards.ready()
             rollouts.ready()
             folder.status(phase="evaluate")
-            samples = rollouts.greedy(prompts)
+            samples = decode(rollouts, prompts, recipe)
+            if said := guesses(rollouts, recipe):
+                display.line(said)
             result = evaluate(checkpoint, prompts, [s.text for s in samples], recipe.evaluation.normalizer)
             terms = heldout_means(rewards.score(samples, loaded.recipe.steps)[0]) | heldout_means(
                 rewards.evaluate(samples)

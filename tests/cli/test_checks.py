@@ -69,6 +69,18 @@ def test_clips_longer_than_the_window_are_refused_before_anything_is_decoded() -
     ]
 
 
+def test_long_form_lets_long_clips_of_the_held_out_split_through() -> None:
+    row = {"text": "hello there", "language": "en", "speaker": "a", "duration": 7.5, "licence": "CC0", "audio": "x.wav"}
+    Path("x.wav").write_bytes(b"never read")
+    rows = [row | {"id": "t", "split": "train", "duration": 1.0}, row | {"id": "h", "split": "heldout", "text": "bye"}]
+    Path("m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    given = ["data.demo=null", "data.manifest=m.jsonl", "backbone.window=5", "evaluation.long_form=vad"]
+    Path("r.yaml").write_text(VALID)
+    load_checked(Path("r.yaml"), given)
+    *_, row_said = refusals(*given, "data.train_split=heldout", "data.rl_split=heldout", "data.eval_split=train")
+    assert row_said == "m.jsonl row 2: x.wav lasts 7.500 s, longer than the window of 5 s"
+
+
 def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
     Path("empty").mkdir()
     assert refusals("backbone.path=./gone") == [

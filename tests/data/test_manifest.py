@@ -185,6 +185,13 @@ def test_good_audio_passes_and_progress_is_told(tmp_path: Path) -> None:
     assert told == [(1, 2), (2, 2)]
 
 
+def test_clips_of_the_long_split_may_be_longer_than_the_window(tmp_path: Path) -> None:
+    rows = read_manifest(manifest(tmp_path, values(tmp_path), values(tmp_path, "b.wav", split="heldout")))
+    check_audio([rows[1]], window=0.4, long_split="heldout")
+    with pytest.raises(DataError, match=r"row 1: a\.wav lasts 0\.500 s, longer than the window of 0\.4 s"):
+        check_audio(rows, window=0.4, long_split="heldout")
+
+
 def test_every_clip_with_bad_audio_is_named(tmp_path: Path) -> None:
     good = values(tmp_path)
     sf.write(tmp_path / "long.wav", np.zeros(16_001, np.int16), 16_000)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_platform.data.text import NORMALIZERS, PLAIN, by_character, normalize, reference_words, words
+from rlhf_platform.data.text import NORMALIZERS, PLAIN, by_character, joined, normalize, reference_words, words
 
 LANGUAGES = ["en", "fr", "tr", "zh", "ja", "ko", "th", "hi", "ar", "zh-TW", "EN_us", ""]
 
@@ -85,3 +85,9 @@ def test_a_language_is_known_whatever_its_region() -> None:
         *(True, True, True, True),
         *(False, False, False),
     ]
+
+
+def test_texts_in_a_row_are_joined_as_their_language_is_written() -> None:
+    texts = [" one", "", "two ", "  "]
+    assert [joined(texts, language) for language in ("en", "EN_us", "zh-TW")] == ["one two", "one two", "onetwo"]
+    assert joined([], "en") == ""
