@@ -1,11 +1,14 @@
 """The rollout engine as a Ray actor: a shell around `RolloutEngine`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 
+from policies.mtp import FOLDER
+from policies.mtp_acceptance import Acceptance
 from policies.weights import WeightUpdate
 from rlhf_platform import random_state
 from rlhf_platform.recipe.schema import Recipe
@@ -32,6 +35,7 @@ class RolloutWorker:
             recipe.rollout.max_sequences,
             recipe.rollout.kv_cache_gib,
             recipe.learner.lora.rank,
+            Path(self._model, FOLDER) if recipe.rollout.speculative == "mtp" else None,
         )
         self._engine.generate(probe, SamplingSettings(1, 1.0, 2, 0))
 
@@ -46,6 +50,12 @@ class RolloutWorker:
 
     def load_weights(self, update: WeightUpdate) -> int:
         return self._engine.load_weights(update)
+
+    def load_heads(self, update: WeightUpdate) -> None:
+        self._engine.load_heads(update)
+
+    def acceptance(self) -> Acceptance:
+        return self._engine.acceptance()
 
     def random_state(self) -> dict[str, Any]:
         return random_state.capture()

@@ -20,6 +20,7 @@ from rlhf_platform.learner.critic import CriticLearner
 from rlhf_platform.learner.engine import Engine, learning_rate_at
 from rlhf_platform.learner.measures import Measures, mismatch
 from rlhf_platform.learner.micro_batches import MicroBatch, micro_batches, packed
+from rlhf_platform.learner.mtp import HeadLearner
 from rlhf_platform.learner.objective import counted, learns_pairs, summed_loss
 from rlhf_platform.learner.process_group import Rendezvous, join_process_group, over_ranks
 from rlhf_platform.learner.reference import Reference
@@ -77,6 +78,9 @@ class Learner:
         if isinstance(recipe.algorithm, PPO):
             self._critic = CriticLearner(recipe, self._adapter, self._reference, rendezvous)
             self.trainable_parameters += self._critic.trainable_parameters
+        self._heads: HeadLearner | None = None
+        if recipe.rollout.speculative == "mtp":
+            self._heads = HeadLearner(recipe, self._policy, Path(model), rendezvous, self._clips)
         size = self._policy.allowed.shape[0]
         self._is_audio = _marked(audio_token_ids(self._adapter.tokenizer), size, self._engine.device)
         self._is_end = _marked(self._adapter.end_token_ids, size, self._engine.device)
@@ -183,6 +187,8 @@ class Learner:
         with deepspeed.zero.GatheredParameters(parameters, enabled=self._config.zero_stage == 3):
             if self._rendezvous.rank == 0:
                 save_merged(self._adapter, self._policy.model, path)
+                if self._heads:
+                    self._heads.save(path)
                 if self._lora.rank:
                     save_adapter(self._policy.model, self._lora.rank, path.with_name("adapter"))
         torch.distributed.barrier()
@@ -197,6 +203,8 @@ class Learner:
             self._critic.save_state(path)
         if self._reference:
             self._reference.save(path, self._rendezvous.rank)
+        if self._heads:
+            self._heads.save_state(path)
 
     def load_state(self, path: Path) -> None:
         """Go on from what `save_state` wrote, on as many ranks. Raises ClusterError when it is not there."""
@@ -207,6 +215,18 @@ class Learner:
             self._critic.load_state(path)
         if self._reference:
             self._reference.load(path)
+        if self._heads:
+            self._heads.load_state(path)
+
+    def refit(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Fit the heads anew to what the policy says now, on samples of it. Returns metrics over all ranks."""
+        assert self._heads
+        return self._heads.refit(samples)
+
+    def heads(self, version: int) -> WeightUpdate:
+        """A copy of the heads."""
+        assert self._heads
+        return self._heads.weights(version)
 
     def _micro_batches(self, samples: Sequence[TrainSample], unit: int) -> list[MicroBatch]:
         bins = packed([s.sample for s in samples], self._clips, self._config, unit)

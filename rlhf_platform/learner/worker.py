@@ -47,6 +47,12 @@ class LearnerWorker:
     def weights(self, version: int) -> WeightUpdate:
         return self._learner.weights(version)
 
+    def refit(self, samples: Sequence[Sample]) -> dict[str, float]:
+        return self._learner.refit(samples)
+
+    def heads(self, version: int) -> WeightUpdate:
+        return self._learner.heads(version)
+
     def save(self, path: str) -> None:
         self._learner.save(Path(path))
 

@@ -22,6 +22,8 @@ def dry_run_overrides(recipe: Recipe) -> list[str]:
         "steps=1",
         f"align.steps={min(recipe.align.steps, 1)}",
         f"sft.steps={min(recipe.sft.steps, 1)}",
+        f"mtp.steps={min(recipe.mtp.steps, 1)}",
+        f"mtp.joint_steps={min(recipe.mtp.joint_steps, 1)}",
         f"rollout.prompts_per_step={prompts}",
         f"evaluation.max_clips={PROMPTS}",
         "evaluation.every=0",

@@ -48,6 +48,10 @@ METRICS = (
     "effective_sample_share",
     "weight_version",
     "probe_diff_max",
+    "mtp_accepted",
+    *(f"mtp_acceptance/{position}" for position in range(1, 8)),
+    "mtp_refit",
+    "mtp_refit_loss",
     *HELDOUT,
     "loss",
     "pair_accuracy",
@@ -63,6 +67,7 @@ METRICS = (
     "seconds/logprobs",
     "seconds/update",
     "seconds/sync",
+    "seconds/refit",
 )
 _OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "reward_weight/", "seconds/reward/")
 _OF_PAIRS = "reward_correlation/"

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_rewards
+from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_mtp, validate_rewards
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
@@ -258,6 +258,8 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
         validate_algorithm.offline,
         ("algorithm.", "data.pairs", "learner.", "rollout.prompts_per_step", "steps", "backbone.adapter"),
     ),
+    (validate_mtp.fitting, ("mtp.", "backbone.adapter", "learner.workers", "rollout.speculative")),
+    (validate_mtp.drafting, ("mtp.", "backbone.", "learner.", "rollout.speculative", "algorithm.type")),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),
@@ -273,8 +275,10 @@ def describe(loaded: LoadedRecipe) -> str:
     samples = recipe.rollout.prompts_per_step * recipe.algorithm.group_size
     rewards = " + ".join(f"{reward.weight:g} x {reward_name(reward)}" for reward in recipe.rewards)
     align = f"{recipe.align.steps} steps for the adaptor, then " if recipe.align.steps else ""
+    fitting = recipe.mtp.steps + recipe.mtp.joint_steps
+    heads = f"{fitting} steps for {recipe.mtp.blocks} heads, then " if fitting else ""
     return (
-        f"{recipe.name}: {align}{recipe.sft.steps} steps of warm start, then {recipe.steps} steps of "
+        f"{recipe.name}: {align}{recipe.sft.steps} steps of warm start, then {heads}{recipe.steps} steps of "
         f"{recipe.algorithm.type} on {samples} samples ({recipe.rollout.prompts_per_step} prompts x "
         f"{recipe.algorithm.group_size}), reward {rewards}{_too_short_for(recipe)}"
     )

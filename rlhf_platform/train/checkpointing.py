@@ -52,11 +52,16 @@ def started_from(checkpoint: Checkpoint, data: str) -> str:
     return model
 
 
-def restore(checkpoint: Checkpoint, team: Team, sampler: PromptSampler) -> None:
-    """Put actors, sampler and generators where the checkpoint found them. Raises DataError for other prompts."""
+def restore(checkpoint: Checkpoint, team: Team, sampler: PromptSampler, drafts: bool) -> None:
+    """Put actors, sampler and generators where the checkpoint found them. Raises DataError for other prompts.
+
+    `drafts`: whether there are heads, which the rollout workers have as they were before RL.
+    """
     state = checkpoint.state()
     sampler.load(state["sampler"])
     team.load_state(checkpoint.learner, state["actors"])
+    if drafts:
+        team.rollouts.load_heads(team.learners.heads(checkpoint.step))
     random_state.restore(state["random"])
 
 

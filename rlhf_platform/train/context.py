@@ -13,6 +13,8 @@ from rlhf_platform.tracking.checkpoints import Checkpoints
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
+from rlhf_platform.train.decoding import decode
+from rlhf_platform.train.drafting import guesses
 from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.monitors import check_monitors
 from rlhf_platform.train.sync import TOLERANCE
@@ -54,7 +56,7 @@ def evaluate_policy(
     run: RunContext, label: str, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], step: int
 ) -> tuple[EvalResult, dict[str, float]]:
     """What the policy says to the held-out clips, and what `evaluation.rewards` say of it."""
-    samples = rollouts.greedy(prompts)
+    samples = decode(rollouts, prompts, run.recipe)
     result = evaluate(label, prompts, [s.text for s in samples], run.recipe.evaluation.normalizer)
     name = label.replace(" ", "_")
     run.folder.write(f"evaluation_{name}.json", result.to_json())
@@ -63,6 +65,8 @@ def evaluate_policy(
     run.wandb.samples(step, f"heldout_{name}", rewards.score(samples, step)[0])
     terms = "".join(f", {term} {value:.4g}" for term, value in measured.items())
     run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
+    if said := guesses(rollouts, run.recipe):
+        run.display.line(said)
     return result, measured
 
 

@@ -15,6 +15,7 @@ from rlhf_platform.recipe.algorithms import DAPO
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
 from rlhf_platform.train.advantages import advantages_of, rewards_of
+from rlhf_platform.train.drafting import Drafting
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.sync import sync
@@ -58,10 +59,10 @@ def rl_steps(
     All that a step depends on is the actors' state, the sampler's, its number, and whether rewards failed in the steps
     before (`history`: their metrics).
     """
-    failures = FailureWindow(recipe, history)
+    failures, drafting = FailureWindow(recipe, history), Drafting(recipe, team, history)
     for step in range(done + 1, recipe.steps + 1):
         clock = PhaseClock()
-        got = collect(recipe, team, sampler, step, clock, failures)
+        got = collect(recipe, team, sampler, step, clock, failures, drafting)
         seen = None
         if sees_first(recipe.algorithm):
             with clock.phase("logprobs"):
@@ -72,6 +73,7 @@ def rl_steps(
         with clock.phase("sync"):
             proof = sync(team.learners, team.rollouts, step, probe, recipe.backbone.dtype)
         metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
+        metrics |= drafting.step([s.sample for s in got.samples], step, clock)
         # What `collect` counted is of all samples, also of groups that were not kept.
         said = sample_metrics(got.samples) | got.metrics | metrics | clock.seconds()
         said |= {f"reward_weight/{name}": weight for name, weight in effective_weights(recipe.rewards, step).items()}
@@ -79,7 +81,13 @@ def rl_steps(
 
 
 def collect(
-    recipe: Recipe, team: Team, sampler: PromptSampler, step: int, clock: PhaseClock, failures: FailureWindow
+    recipe: Recipe,
+    team: Team,
+    sampler: PromptSampler,
+    step: int,
+    clock: PhaseClock,
+    failures: FailureWindow,
+    drafting: Drafting,
 ) -> Collected:
     """A step's scored samples.
 
@@ -97,6 +105,7 @@ def collect(
         prompts = sampler.next()
         with clock.phase("rollout"):
             samples = team.rollouts.sample(prompts, seed=(recipe.seed * 1_000_003 + step) * rounds + number)
+        drafting.look()
         with clock.phase("reward"):
             scored, worked = team.rewards.score(samples, step, algorithm.group_size)
         failures.check(scored)

@@ -7,24 +7,27 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
 import policies
 import rlhf_platform
 from policies.load import decoder_positions, load_adapter
+from policies.mtp import check_folder
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
-from rlhf_platform.errors import RecipeError
+from rlhf_platform.errors import DataError, RecipeError
+from rlhf_platform.learner.mtp_worker import MtpWorker
 from rlhf_platform.learner.process_group import Rendezvous, prepare_deepspeed
 from rlhf_platform.learner.sft import STAGES, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
+from rlhf_platform.train.decoding import parts_of
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
 
@@ -49,16 +52,31 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
     for learnt in {recipe.data.train_split, recipe.data.rl_split}:
         check_splits(rows, learnt, recipe.data.eval_split)
     with display.phase("check audio", len(rows)) as phase:
-        check_audio(rows, recipe.backbone.window, lambda done, total: phase.update(done))
+        long_split = recipe.data.eval_split if recipe.evaluation.long_form == "vad" else None
+        check_audio(rows, recipe.backbone.window, lambda done, total: phase.update(done), long_split)
     train = [to_prompt(row) for row in of_split(rows, recipe.data.train_split)]
     rl = [to_prompt(row) for row in of_split(rows, recipe.data.rl_split)]
     evaluation = [to_prompt(row) for row in of_split(rows, recipe.data.eval_split)]
     limit = recipe.evaluation.max_clips or len(evaluation)
     evaluation = evaluation[:: max(1, -(-len(evaluation) // limit))]
+    _cut_long_clips(recipe, evaluation, display)
     display.line(
         f"data: {len(train)} clips for the warm start, {len(rl)} for RL, {len(evaluation)} held out, from {path}"
     )
     return Data(train, rl, evaluation, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _cut_long_clips(recipe: Recipe, prompts: Sequence[Prompt], display: Display) -> None:
+    """Fill the cache that every evaluation asks. Raises DataError when there is no speech to decode at all."""
+    if recipe.evaluation.long_form == "none":
+        return
+    with display.phase("cut long clips", len(prompts)) as phase:
+        parts = parts_of(prompts, recipe, lambda done, total: phase.update(done))
+    long = [part for prompt, part in zip(prompts, parts, strict=True) if part != [prompt]]
+    if not any(parts):
+        split = recipe.data.eval_split
+        raise DataError(f"data.eval_split is {split!r}: no speech was found in any of its {len(prompts)} clips")
+    display.line(f"long-form: {len(long)} held-out clips cut into {sum(map(len, long))} pieces")
 
 
 def _demo(recipe: Recipe, display: Display) -> Path:
@@ -82,7 +100,35 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
                 _train(recipe, stage, model, data.train, draft, display)
             display.line(f"{name}: kept in {path}")
         model = path
-    return model
+    return with_heads(recipe, data, stages, model, display)
+
+
+def with_heads(recipe: Recipe, data: Data, stages: Sequence[Stage], model: Path | str, display: Display) -> Path | str:
+    """The checkpoint with heads of multi-token prediction, fitted or its own; as it is where nothing drafts.
+
+    Raises RecipeError when `rollout.speculative` asks for heads that it has not, or that are another backbone's.
+    """
+    if recipe.mtp.steps + recipe.mtp.joint_steps == 0:
+        if recipe.rollout.speculative == "mtp":
+            check_folder(Path(model))
+        return model
+    digest = _digest(recipe, stages, data.digest, asdict(replace(recipe.mtp, refit_below=0.0, refit_steps=1)))
+    path = Path(recipe.cache_dir, "mtp", digest).resolve()
+    if path.is_dir():
+        display.line(f"heads: skipped, {path} was made by the same recipe, data and code")
+        return path
+    with _made_whole(path) as draft:
+        section, actor = recipe.mtp, cast(Any, MtpWorker)
+        actor = actor.options(max_concurrency=2, **actor_options(section.cpus, recipe.learner.gpus))
+        workers = [actor.remote(recipe) for _ in range(recipe.learner.workers)]
+        given = ray.put(list(data.train))
+
+        def start(worker: Any, meeting: Rendezvous) -> Any:
+            return worker.run.remote(str(model), given, meeting, str(draft))
+
+        run_stage(workers, start, "heads", section.steps + section.joint_steps, recipe.cluster, display)
+    display.line(f"heads: kept in {path}")
+    return path
 
 
 def _built(recipe: Recipe, data: Data, display: Display) -> Path:
@@ -156,7 +202,7 @@ def _made_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _digest(recipe: Recipe, stages: Sequence[Stage], data: str) -> str:
+def _digest(recipe: Recipe, stages: Sequence[Stage], data: str, *more: object) -> str:
     """Key of a checkpoint after some stages: everything that decides its weights."""
     parts = [
         asdict(recipe.backbone),
@@ -164,6 +210,7 @@ def _digest(recipe: Recipe, stages: Sequence[Stage], data: str) -> str:
         recipe.learner.workers,
         recipe.learner.zero_stage,
         data,
+        *more,
     ]
     return _hash([*parts, _code_version()])
 

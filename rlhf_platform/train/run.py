@@ -98,7 +98,7 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
         display.line(f"actors ready; {team.learners.trainable_parameters:,} trainable parameters")
         done = start.step if start else 0
         if start:
-            restore(start, team, sampler)
+            restore(start, team, sampler, drafts=recipe.rollout.speculative == "mtp")
         proof = sync(team.learners, team.rollouts, done, probe, recipe.backbone.dtype)
         display.line(f"rollout and learner agree on the start: log-probs within {proof.difference:.1e}")
 

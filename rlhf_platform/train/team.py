@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from policies.mtp_acceptance import Acceptance
 from rewards.algebra import combine
 from rewards.answers import Answer
 from rewards.plugin import terms_of
@@ -134,6 +135,17 @@ class Rollouts(_Workers):
         """Give every worker the update (a Ray reference to a WeightUpdate); the version that each then holds."""
         return self._all("load_weights", "load weights", update)
 
+    def load_heads(self, update: Any) -> None:
+        """Give every worker new heads (a Ray reference to a WeightUpdate) to draft with."""
+        self._all("load_heads", "load heads", update)
+
+    def acceptance(self) -> Acceptance:
+        """What became of the guesses in each worker's last answer."""
+        found = Acceptance()
+        for part in self._all("acceptance", "say how many guesses were accepted"):
+            found.add(part)
+        return found
+
     def _generate(
         self, prompts: Sequence[Prompt], samples: int, temperature: float, seed: int, task: str
     ) -> list[Sample]:
@@ -180,8 +192,17 @@ class Learners(_Workers):
         answers = [actor.weights.remote(version) for actor in self._actors]
         return answers[0]
 
+    def refit(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Fit the heads anew to samples, each rank to an equal share; metrics are the same on every rank."""
+        metrics: dict[str, float] = self._each("refit", self._deal(samples), "fit the heads anew")[0]
+        return metrics
+
+    def heads(self, version: int) -> Any:
+        """A Ray reference to the heads as `WeightUpdate`."""
+        return self._actors[0].heads.remote(version)
+
     def save(self, path: Path) -> None:
-        """The policy in Hugging Face layout; with LoRA, its adapter beside it."""
+        """The policy in Hugging Face layout, with its heads if it has any; with LoRA, its adapter beside it."""
         self._all("save", f"save the model in {path}", str(path))
 
     def save_state(self, path: Path) -> None:

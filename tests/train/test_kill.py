@@ -57,7 +57,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     team = cast(Team, FakeTeam())
     sampler = PromptSampler(PROMPTS, loaded.recipe.rollout.prompts_per_step, loaded.recipe.seed)
     if start:
-        restore(start, team, sampler)
+        restore(start, team, sampler, drafts=False)
     done = start.step if start else 0
     sync(team.learners, team.rollouts, done, PROMPTS[:1], "float32")
     wandb = WandbLog(loaded.recipe.tracking, "a", folder.path, {}, "id")

@@ -16,6 +16,7 @@ from rlhf_platform.recipe.metrics import METRICS, PER_TERM
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
 from rlhf_platform.train.advantages import advantages_of
+from rlhf_platform.train.drafting import Drafting
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.loop import collect
 from rlhf_platform.train.measuring import sample_metrics
@@ -105,7 +106,9 @@ def collected(algorithm: AlgorithmConfig, prompts: set[str]) -> tuple[list[str],
     recipe = Recipe(name="a", algorithm=replace(algorithm, group_size=2))
     recipe.rollout.prompts_per_step, recipe.rollout.max_new_tokens = 2, 10
     sampler: Any = Cycle(2)
-    got = collect(recipe, team_with_spread_in(prompts), sampler, 1, PhaseClock(), FailureWindow(recipe))
+    team = team_with_spread_in(prompts)
+    drafting = Drafting(recipe, team, ())
+    got = collect(recipe, team, sampler, 1, PhaseClock(), FailureWindow(recipe), drafting)
     assert got.metrics["reward_retried"] == len(got.prompts) / 2, "what each round took is added up"
     assert got.metrics["samples"] == 2 * len(got.prompts)
     kept = [s.sample.prompt.id for s in got.samples[::2]]
