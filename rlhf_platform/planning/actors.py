@@ -62,6 +62,7 @@ def rollout_memory(recipe: Recipe, sizes: Sizes) -> ActorMemory:
     logits = activations.whole_head(sequences, found.vocabulary, dtype)
     parts = {
         "weights": dtype * sizes.weights + (0 if gpus else dtype * sizes.head),
+        "heads": dtype * head_parameters(recipe, sizes),
         "LoRA": 2 * sent if _sends_lora(recipe, sizes) else 0,
         "KV cache": int(rollout.kv_cache_gib * GIB),
         "clips": heard,
@@ -72,6 +73,15 @@ def rollout_memory(recipe: Recipe, sizes: Sizes) -> ActorMemory:
         return ActorMemory("rollout", rollout.workers, parts | {"process": CUDA_CONTEXT}, host)
     parts["sync"] = 2 * sent
     return ActorMemory("rollout", rollout.workers, {}, parts | {"process": PROCESS["rollout"]})
+
+
+def head_parameters(recipe: Recipe, sizes: Sizes) -> int:
+    """Of the heads that draft, but for the few of norms; 0 where nothing drafts."""
+    if recipe.rollout.speculative != "mtp":
+        return 0
+    layer = sizes.dimensions.decoder
+    projections = 2 * layer.attention_width + 2 * layer.key_value_width + 3 * layer.inner_width
+    return recipe.mtp.blocks * layer.width * (projections + 2 * layer.width)
 
 
 def reward_memory(recipe: Recipe) -> ActorMemory:

@@ -9,6 +9,7 @@ from rlhf_platform.planning.actors import (
     PROCESS,
     TRAINER,
     ActorMemory,
+    head_parameters,
     sync_bytes,
     weight_bytes,
 )
@@ -34,6 +35,8 @@ def learner_memory(recipe: Recipe, sizes: Sizes, clips: int | None = None) -> Ac
     """
     learner, dtype = recipe.learner, weight_bytes(recipe)
     policy, critic = policy_state(recipe, sizes), critic_state(recipe, sizes)
+    count = head_parameters(recipe, sizes)
+    heads = _state(recipe, count, count, count) if count else _NOTHING
     offline = isinstance(recipe.algorithm, JudgedConfig)
     sent = 0 if offline else sync_bytes(recipe, sizes)
     layers, kept = _activations(recipe, sizes)
@@ -44,6 +47,7 @@ def learner_memory(recipe: Recipe, sizes: Sizes, clips: int | None = None) -> Ac
         "gradients": policy.gradients,
         "optimiser": policy.optimiser,
         "reference": reference_bytes(recipe, sizes),
+        "heads": heads.weights + heads.gradients + heads.optimiser,
         "critic": critic.weights + critic.gradients + critic.optimiser,
         "clips": found_clips,
         "activations": kept,

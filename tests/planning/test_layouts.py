@@ -14,19 +14,22 @@ from torch.utils._pytree import tree_leaves
 
 from policies.critic import Critic
 from policies.dimensions import Layers
+from policies.empty import empty_model
 from policies.load import load_adapter
+from policies.mtp import new_heads
 from policies.reward_model import RewardModel as RewardModule
 from policies.reward_model import freeze_head_of_vocabulary
 from rlhf_platform.algorithms.logprobs import tiled_logprobs, token_logprobs
 from rlhf_platform.planning import activations, zero
-from rlhf_platform.planning.actors import PROCESS, TRAINER, rollout_memory
+from rlhf_platform.planning.actors import PROCESS, TRAINER, head_parameters, rollout_memory
 from rlhf_platform.planning.batches import Passes, batch_of, batches, passes_of, serves
 from rlhf_platform.planning.learner import critic_state, learner_memory, policy_state, shares_trunk
 from rlhf_platform.planning.plan import memory_of
 from rlhf_platform.planning.sizes import sizes_of
 from rlhf_platform.recipe.algorithms import GRPO, PPO, AlgorithmConfig, OnlineDPO, ReinforcePP
+from rlhf_platform.recipe.mtp import MultiTokenConfig
 from rlhf_platform.recipe.preferences import DPO, IPO, KTO, RewardModel
-from rlhf_platform.recipe.schema import BackboneConfig, LoraConfig, Recipe
+from rlhf_platform.recipe.schema import BackboneConfig, LoraConfig, Recipe, RolloutConfig
 from tests.layouts import CASES, LAYOUTS, WHISPER_WINDOW
 from tests.planning.test_memory import recipe, sizes
 
@@ -296,3 +299,17 @@ def test_rollout_stands_beside_a_trainer_but_for_a_reward_model_of_given_pairs()
 )
 def test_passes_over_an_answer(algorithm: AlgorithmConfig, expected: Passes) -> None:
     assert passes_of(of(algorithm)) == expected
+
+
+def test_heads_that_draft_are_counted_where_they_are() -> None:
+    asked = Recipe(name="a", rollout=RolloutConfig(speculative="mtp"), mtp=MultiTokenConfig(blocks=3, steps=10))
+    model = empty_model(asked.backbone, asked.learner).model
+    with torch.device("meta"):
+        heads = new_heads(model, asked.mtp.blocks, (0,))
+    count = head_parameters(asked, sizes_of(asked))
+    assert count == sum(weight.numel() for weight in heads.parameters() if weight.dim() > 1)
+    assert rollout_memory(asked, sizes_of(asked)).host["heads"] == 4 * count
+    # Weights, gradients and the two numbers of AdamW.
+    assert learner_memory(asked, sizes_of(asked)).host["heads"] == 16 * count
+    plain = replace(asked, rollout=RolloutConfig())
+    assert head_parameters(plain, sizes_of(plain)) == learner_memory(plain, sizes_of(plain)).host["heads"] == 0
