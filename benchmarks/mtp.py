@@ -28,9 +28,9 @@ from rich.table import Table
 from whole_runs import run
 
 from policies.load import load_adapter
-from policies.mtp import FOLDER, load_heads
-from policies.mtp_acceptance import Acceptance
-from policies.mtp_decode import Decoder
+from policies.mtp.acceptance import Acceptance
+from policies.mtp.decode import Decoder
+from policies.mtp.heads import FOLDER, load_heads
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
 from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 
 from policies.load import load_adapter
-from policies.mtp import new_heads
+from policies.mtp.heads import new_heads
 
 BLOCKS = 5
 

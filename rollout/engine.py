@@ -18,8 +18,8 @@ import torch
 
 from policies.load import load_adapter
 from policies.lora import write_lora
-from policies.mtp_acceptance import Acceptance
-from policies.mtp_config import MtpConfig
+from policies.mtp.acceptance import Acceptance
+from policies.mtp.config import MtpConfig
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import RecipeError, SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason
@@ -198,7 +198,7 @@ def _drafting(heads: Path) -> dict[str, Any]:
     import vllm
 
     try:
-        importlib.import_module("policies.vllm_mtp_worker")
+        importlib.import_module("policies.mtp.vllm_worker")
     except (ImportError, AttributeError) as error:
         raise RecipeError(
             f"rollout.speculative is mtp: this vLLM ({vllm.__version__}) cannot draft with heads ({error}); "
@@ -207,7 +207,7 @@ def _drafting(heads: Path) -> dict[str, Any]:
     blocks = MtpConfig.from_pretrained(heads).num_hidden_layers
     return {
         "speculative_config": {"method": "mtp", "model": str(heads), "num_speculative_tokens": blocks},
-        "worker_cls": "policies.vllm_mtp_worker.MtpWorker",
+        "worker_cls": "policies.mtp.vllm_worker.MtpWorker",
     }
 
 

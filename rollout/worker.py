@@ -7,8 +7,8 @@ from typing import Any
 import ray
 import torch
 
-from policies.mtp import FOLDER
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
+from policies.mtp.heads import FOLDER
 from policies.weights import WeightUpdate
 from rlhf_platform import random_state
 from rlhf_platform.recipe.schema import Recipe

@@ -7,9 +7,9 @@ import torch
 
 from policies.batch import make_batch
 from policies.load import load_adapter
-from policies.mtp import new_heads
-from policies.mtp_decode import Decoder
-from policies.mtp_policy import offset_losses, read_by_heads
+from policies.mtp.decode import Decoder
+from policies.mtp.heads import new_heads
+from policies.mtp.policy import offset_losses, read_by_heads
 from rlhf_platform.algorithms.mtp_loss import mtp_loss
 from rlhf_platform.types import Prompt
 

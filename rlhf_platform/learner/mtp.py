@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from policies.adapter import PolicyAdapter
 from policies.load import load_adapter
-from policies.mtp import FOLDER, MtpHeads, load_heads, new_heads
-from policies.mtp_policy import MtpPolicy, OffsetLosses, offset_losses, read_by_heads
+from policies.mtp.heads import FOLDER, MtpHeads, load_heads, new_heads
+from policies.mtp.policy import MtpPolicy, OffsetLosses, offset_losses, read_by_heads
 from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.algorithms.mtp_loss import mtp_loss

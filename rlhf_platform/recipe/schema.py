@@ -61,8 +61,9 @@ class BackboneConfig:
     tiny: TinyBackbone = field(default_factory=TinyBackbone)
     """Sizes for `build: tiny`; its `audio_slots` count for `build: small` too."""
     window: float = key(4.0, above=0.0, at_most=1200.0)
-    """Longest clip in seconds; a longer one is refused, never cut. Layouts that pad every clip (Whisper, Qwen2-Audio)
-    pad to it: half the window is half the encoder's work. Whisper loses its way below 15."""
+    """Longest clip in seconds; a longer one is refused, never cut, but for held-out ones with `evaluation.long_form`.
+    Layouts that pad every clip (Whisper, Qwen2-Audio) pad to it: half the window is half the encoder's work. Whisper
+    loses its way below 15."""
     dtype: str = key("float32", choices=("float32", "bfloat16"))
     """Of weights in rollout and learner alike; log-prob parity below 1e-4 needs float32."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.clock import PhaseClock
 from rlhf_platform.train.team import Rollouts, Team

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
-from policies.mtp import check_folder
+from policies.mtp.heads import check_folder
 from rlhf_platform.errors import RunError
 from rlhf_platform.evaluation.report import EvalResult, evaluate, rate_table
 from rlhf_platform.recipe.load import LoadedRecipe

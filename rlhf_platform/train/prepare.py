@@ -16,7 +16,7 @@ import ray
 import policies
 import rlhf_platform
 from policies.load import decoder_positions, load_adapter
-from policies.mtp import check_folder
+from policies.mtp.heads import check_folder
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 from rlhf_platform.errors import DataError, RecipeError

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
 from rewards.algebra import combine
 from rewards.answers import Answer
 from rewards.plugin import terms_of

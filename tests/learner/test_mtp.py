@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing as mp
 
 from policies.load import load_adapter
-from policies.mtp import FOLDER, check_folder, load_heads
+from policies.mtp.heads import FOLDER, check_folder, load_heads
 from policies.policy import Policy
 from policies.weights import checksum
 from rlhf_platform.learner.clips import Clips

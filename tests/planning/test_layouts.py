@@ -16,7 +16,7 @@ from policies.critic import Critic
 from policies.dimensions import Layers
 from policies.empty import empty_model
 from policies.load import load_adapter
-from policies.mtp import new_heads
+from policies.mtp.heads import new_heads
 from policies.reward_model import RewardModel as RewardModule
 from policies.reward_model import freeze_head_of_vocabulary
 from rlhf_platform.algorithms.logprobs import tiled_logprobs, token_logprobs

@@ -10,10 +10,10 @@ from torch import Tensor
 from policies.adapter import PolicyAdapter
 from policies.batch import make_batch
 from policies.load import load_adapter
-from policies.mtp import FOLDER, MtpHeads, check_folder, load_heads, new_heads, rope_of
-from policies.mtp_acceptance import Acceptance
-from policies.mtp_decode import Decoded, Decoder
-from policies.mtp_policy import MtpPolicy, offset_losses, read_by_heads
+from policies.mtp.acceptance import Acceptance
+from policies.mtp.decode import Decoded, Decoder
+from policies.mtp.heads import FOLDER, MtpHeads, check_folder, load_heads, new_heads, rope_of
+from policies.mtp.policy import MtpPolicy, offset_losses, read_by_heads
 from rlhf_platform.algorithms.mtp_loss import mtp_loss, offset_weights
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.types import Prompt

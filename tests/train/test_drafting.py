@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
 from rlhf_platform.recipe.metrics import METRICS
 from rlhf_platform.recipe.mtp import MultiTokenConfig
 from rlhf_platform.recipe.schema import Recipe, RolloutConfig

@@ -23,7 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, apply_rotary_pos_emb
 
-from policies.mtp_config import MtpConfig
+from policies.mtp.config import MtpConfig
 from policies.weights import checksum
 from rlhf_platform.errors import RecipeError
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from policies.adapter import PolicyAdapter
 from policies.backbone import Backbone
 from policies.batch import PolicyBatch
-from policies.mtp import MtpHeads, Rope, rope_of
+from policies.mtp.heads import MtpHeads, Rope, rope_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 from vllm.platforms import current_platform
 from vllm.triton_utils.dispatcher import register_kernels
 
-from policies.vllm_mtp import MtpProposer
+from policies.mtp.vllm_model import MtpProposer
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker

@@ -21,11 +21,11 @@ from vllm.model_executor.models.qwen3 import Qwen3DecoderLayer
 from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
 from vllm.v1.spec_decode.eagle import EagleProposer
 
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
 
 
 class MtpBlock(nn.Module):
-    """As `policies.mtp.MtpBlock`, on vLLM's layers and KV cache."""
+    """As `policies.mtp.heads.MtpBlock`, on vLLM's layers and KV cache."""
 
     def __init__(self, vllm_config: VllmConfig, config: Any, prefix: str) -> None:
         super().__init__()

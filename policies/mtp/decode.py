@@ -13,8 +13,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from policies.adapter import PolicyAdapter
 from policies.batch import make_batch
-from policies.mtp import Memory, MtpHeads, rope_of
-from policies.mtp_acceptance import Acceptance
+from policies.mtp.acceptance import Acceptance
+from policies.mtp.heads import Memory, MtpHeads, rope_of
 from rlhf_platform.types import Prompt
 
 
