@@ -127,5 +127,7 @@ LAYOUTS = {
 }
 CASES = [(name, tied) for name, layout in LAYOUTS.items() for tied in layout.ties]
 """(layout, tied) of every checkpoint."""
+ALIKE = ("codec_qwen2", "codec_qwen3")
+"""Served by the code of `codec_llama`: left to the slow tests where each layout starts an engine."""
 HEARING = [name for name, layout in LAYOUTS.items() if layout.adapter != "codec_lm"]
 """Layouts whose prompts have audio."""

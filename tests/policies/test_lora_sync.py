@@ -14,7 +14,7 @@ from rlhf_platform.errors import SyncError
 from rlhf_platform.recipe.schema import LoraConfig
 from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
-from tests.layouts import LAYOUTS
+from tests.layouts import ALIKE, LAYOUTS
 from tests.parity import TOLERANCE, largest_difference
 
 LORA = LoraConfig(rank=3, alpha=7.0)
@@ -38,7 +38,9 @@ def update_of(adapter: PolicyAdapter, policy: Policy, version: int) -> WeightUpd
     return WeightUpdate(version, tensors, checksum(tensors))
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in LAYOUTS]
+)
 def test_transformers_and_vllm_agree_after_each_sync_of_lora(name: str, clips: list[Prompt], tmp_path: Path) -> None:
     layout = LAYOUTS[name]
     layout.build(tmp_path / "start", layout.ties[-1])

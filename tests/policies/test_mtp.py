@@ -164,6 +164,7 @@ def added(found: list[Decoded]) -> Acceptance:
     return seen
 
 
+@torch.no_grad()
 def test_a_guess_leaves_the_distribution_of_a_token_as_it_is(drafting_checkpoint: Path) -> None:
     adapter, model = loaded(drafting_checkpoint)
     generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from policies.policy import Policy
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
-from tests.layouts import CASES, LAYOUTS, Layout
+from tests.layouts import ALIKE, CASES, LAYOUTS, Layout
 from tests.parity import TOLERANCE, largest_difference
 
 SAMPLED = SamplingSettings(samples=4, temperature=1.0, max_new_tokens=10, seed=3)
@@ -21,7 +21,9 @@ def engine_for(layout: Layout, checkpoint: Path) -> RolloutEngine:
     return RolloutEngine(layout.adapter, checkpoint, "float32", layout.max_tokens, max_sequences=32, kv_cache_gib=0.1)
 
 
-@pytest.mark.parametrize(("name", "tied"), CASES)
+@pytest.mark.parametrize(
+    ("name", "tied"), [pytest.param(*case, marks=[pytest.mark.slow] if case[0] in ALIKE else []) for case in CASES]
+)
 def test_transformers_and_vllm_agree_from_disk_after_a_sync_and_after_a_save(
     name: str, tied: bool, clips: list[Prompt], tmp_path: Path
 ) -> None:
