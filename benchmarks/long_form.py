@@ -26,6 +26,7 @@ from rlhf_platform.recipe.load import load_recipe
 RECIPE = "asr/mtp.yaml"
 QUICK = ["sft.steps=20", "mtp.steps=8", "mtp.joint_steps=2"]
 SECONDS = 60.0
+PLAIN = ["rollout.speculative=none", "mtp.refit_below=0"]
 LONG = ["data.demo=null", "evaluation.long_form=vad"]
 
 
@@ -56,7 +57,7 @@ def main() -> None:
         (manifest,) = (scratch / "cache" / "data").glob("digits-*/manifest.jsonl")
         long = [*LONG, f"data.manifest={join(manifest, scratch / 'joined', seconds=SECONDS)}"]
         figures["joined"] = evaluated("joined", policy, scratch, long)
-        figures["joined, plain decoding"] = evaluated("plain", policy, scratch, [*long, "rollout.speculative=none"])
+        figures["joined, plain decoding"] = evaluated("plain", policy, scratch, [*long, *PLAIN])
     for name, found in figures.items():
         low, high = found["wer_interval"]
         print(f"{name}: {found['recordings']} recordings, WER {found['wer']:.2%} [{low:.2%}, {high:.2%}]")
