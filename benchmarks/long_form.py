@@ -9,6 +9,7 @@ The recordings are a minute long, of clips of one voice with pauses of 0.3 to 1.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,9 +34,11 @@ LONG = ["data.demo=null", "evaluation.long_form=vad"]
 def evaluated(name: str, policy: Path, scratch: Path, keys: Sequence[str]) -> dict[str, Any]:
     """What `rlhf eval` of a policy says of the held-out split."""
     places = [f"name={name}", f"cache_dir={scratch / 'cache'}", f"runs_dir={scratch / 'runs'}", "tracking.wandb=off"]
+    report = scratch / "runs" / f"{name}-eval"
+    shutil.rmtree(report, ignore_errors=True)  # of an earlier time, beside which this one would get a number
     command = [sys.executable, "-m", "rlhf_platform.cli.main", "eval", str(ROOT / "recipes" / RECIPE)]
     subprocess.run([*command, "--checkpoint", str(policy), *places, *keys], cwd=ROOT, check=True)
-    found = json.loads((scratch / "runs" / f"{name}-eval" / "results.json").read_text())
+    found = json.loads((report / "results.json").read_text())
     return {
         "wer": round(found["wer"], 4),
         "wer_interval": [round(end, 4) for end in found["wer_interval"]],
