@@ -161,12 +161,12 @@ def check_heads(path: Path, config: MtpConfig, embedding: Tensor, decoder: Any) 
         if ours != theirs:
             raise RecipeError(
                 f"the heads in {path} have {size} {ours}, the backbone's decoder has {theirs}: they are another "
-                "backbone's; fit new ones (mtp.steps, with mtp.path null)"
+                "backbone's; set mtp.steps to fit new ones"
             )
     if config.backbone_checksum != backbone_checksum(embedding):
         raise RecipeError(
             f"the heads in {path} were fitted to other weights than this backbone's: they would guess at random; name "
-            "the checkpoint that they were saved with, or fit new ones (mtp.steps, with mtp.path null)"
+            "the checkpoint that they were saved with, or set mtp.steps to fit new ones"
         )
 
 
