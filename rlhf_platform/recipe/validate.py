@@ -193,11 +193,17 @@ def _cores(recipe: Recipe) -> Iterator[Problem]:
     if not uses_local_cluster(recipe):
         return
     rollout, learner, cluster = recipe.rollout, recipe.learner, recipe.cluster
-    for stage, section in (("align", recipe.align), ("sft", recipe.sft)):
-        if section.steps > 0 and learner.workers * section.cpus > cluster.cpus:
+    fitting = recipe.mtp.steps + recipe.mtp.joint_steps
+    stages = (
+        ("align", recipe.align.steps, recipe.align.cpus, "the warm start"),
+        ("sft", recipe.sft.steps, recipe.sft.cpus, "the warm start"),
+        ("mtp", fitting, recipe.mtp.cpus, "fitting the heads"),
+    )
+    for stage, steps, cpus, what in stages:
+        if steps > 0 and learner.workers * cpus > cluster.cpus:
             yield (
                 f"{stage}.cpus",
-                f"the warm start keeps {learner.workers} x {section.cpus} cores, cluster.cpus is {cluster.cpus}; lower "
+                f"{what} keeps {learner.workers} x {cpus} cores, cluster.cpus is {cluster.cpus}; lower "
                 f"{stage}.cpus or learner.workers, or raise cluster.cpus",
             )
     for kind, what in (("cpus", "cores"), ("gpus", "GPUs")):
@@ -263,7 +269,10 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),
-    (_cores, ("rollout.", "learner.", "align.", "sft.", "cluster.", "scoring.", "rewards", "evaluation.rewards")),
+    (
+        _cores,
+        ("rollout.", "learner.", "align.", "sft.", "mtp.", "cluster.", "scoring.", "rewards", "evaluation.rewards"),
+    ),
     (_tiny, ("backbone.", "rollout.max_new_tokens")),
 )
 """Each check, and the keys that it reads: while one of them is wrong it would speak of what nobody wrote."""
