@@ -173,3 +173,28 @@ def test_heads_are_fitted_in_two_stages_and_saved_beside_the_backbone(
     assert said[11][1] < said[0][1]
     assert set(found) == {"loss", "mtp_accuracy/1", "mtp_accuracy/2", "mtp_accuracy/3"}
     check_folder(tmp_path)
+
+
+def _fit_at(rank: int, port: int, stage: int, checkpoint: Path, prompts: list[Prompt], out: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = recipe_for(optimizer="adamw", zero_stage=stage)
+    recipe.mtp = replace(MTP, steps=4, joint_steps=3, learning_rate=3e-3)
+    said: list[float] = []
+    meeting = Rendezvous(rank, 2, "127.0.0.1", port, 60)
+    fit_heads(recipe, checkpoint, prompts, meeting, out, lambda _, loss: said.append(loss))
+    if rank == 0:
+        torch.save(said, out / "said.pt")
+
+
+def test_both_stages_have_the_same_losses_on_two_ranks_whole_and_divided(
+    tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
+) -> None:
+    prompts = [replace(clip, reference="alpha bravo seven delta echo") for clip in clips]
+    found = []
+    for stage in (0, 2, 3):
+        out = tmp_path / str(stage)
+        mp.spawn(_fit_at, (free_port(), stage, tiny_checkpoint, prompts, out), nprocs=2, join=True)
+        check_folder(out)
+        found.append(torch.load(out / "said.pt"))
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert found[2] == pytest.approx(found[0], abs=1e-4)
