@@ -44,7 +44,7 @@ QUICK = ["sft.steps=20", "mtp.steps=8", "mtp.joint_steps=2", "steps=3", "rollout
 KEYS = ["tracking.wandb=off", "checkpoint.every=0"]
 FAR = ["sft.steps=400", "learner.learning_rate=1.5e-3"]
 """RL that moves the policy far from its heads, and not to its good: from a third of the warm start, at four times the
-rate. At the recipe's own rate the heads hold: what they read is the policy's state."""
+rate. A single run by hand at the recipe's own rate had no fall to mend in 40 steps."""
 REFITS = {"refitted": ["mtp.refit_below=0.95", "mtp.refit_steps=60"], "as they were": ["mtp.refit_below=0"]}
 Decode = Callable[[Sequence[Prompt]], list[tuple[int, ...]]]
 
