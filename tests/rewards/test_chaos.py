@@ -14,9 +14,9 @@ from rlhf_platform.recipe.schema import RewardConfig, ScoringConfig
 from rlhf_platform.train.failures import failure_metrics
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
 
-ILLS = {"sleep": 10, "raise": 10, "segfault": 5, "nan": 5, "eat": 5}
+ILLS = {"sleep": 5, "raise": 15, "segfault": 5, "nan": 5, "eat": 5}
 """Of a hundred samples."""
-EXPECTED = Counter(timeout=10, raised=10, crashed=10, not_a_number=5)
+EXPECTED = Counter(timeout=5, raised=15, crashed=10, not_a_number=5)
 ENOUGH = 300.0
 """Seconds; the timeouts of all that hangs and the restarts of all that dies need a tenth."""
 ONE = """
@@ -39,6 +39,8 @@ def one(sample):
     return float(sample.text)
 
 """
+TIMEOUT = 3.0
+"""Seconds: a busy machine needs one to give a process the memory at which it is killed."""
 FORMS = {
     "sync": "def reward(sample):\n    return one(sample)\n",
     "async": "async def reward(sample):\n    return one(sample)\n",
@@ -63,7 +65,8 @@ def test_exactly_the_healthy_samples_are_scored_and_the_pool_stays_whole(tmp_pat
     (tmp_path / "mine.py").write_text(ONE + FORMS[form])
     # A batch that hangs is asked again one by one.
     retries = 1 if form == "batched" else 0
-    term = RewardConfig(fn="mine.py:reward", timeout=1.0, max_memory=0.5, concurrency=2, batch_size=10, retries=retries)
+    limits = {"timeout": TIMEOUT, "max_memory": 0.3, "concurrency": 2, "batch_size": 10, "retries": retries}
+    term = RewardConfig(fn="mine.py:reward", **limits)
     samples = hundred()
     batch = PackedBatch.of(InputBatch.of(samples))
     with Scorer(terms_of([term], tmp_path)) as scorer:
