@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.dimensions import Dimensions
+from policies.token_rule import Band, TokenRule
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
 
@@ -147,6 +148,16 @@ class PolicyAdapter(ABC):
 
         For transcripts: text pieces, no control and no audio token. For speech: codec tokens, no text.
         """
+
+    @property
+    def rule(self) -> TokenRule:
+        """What of that may stand where."""
+        ends = self.end_token_ids
+        return TokenRule((tuple(t for t in self.completion_token_ids if t not in ends),), ends)
+
+    def band(self, prompt: Prompt) -> Band:
+        """How long an answer to the prompt may be."""
+        return Band(0, None)
 
     @abstractmethod
     def completion_text(self, tokens: Sequence[int]) -> str:

@@ -15,12 +15,14 @@ class EncodedPrompt:
     `token_ids`: what the decoder reads before the completion; in layouts that put audio among the tokens, one
     placeholder per audio position. `features`: log-mel (M, F), `features_mask`: (F,), 1 where a frame is real; both
     None for a prompt without audio, and for one whose encoder output is kept instead. `has_audio` tells the two apart.
+    `end_from`: tokens of a completion before it may end.
     """
 
     token_ids: tuple[int, ...]
     features: Tensor | None = None
     features_mask: Tensor | None = None
     has_audio: bool = True
+    end_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class PolicyBatch:
     """(R, S): 0 at a prompt, n at its n-th completion, -1 at padding; None where no row is packed."""
     position_ids: Tensor | None = None
     """(R, S): where each token stands in its own sequence; None where no row is packed."""
+    end_from: Tensor | None = None
+    """(B,): tokens of a completion before it may end; None where it may end at once."""
 
     def seen_by(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         """Keywords of a decoder: what each token may look at, and where it stands.
@@ -149,7 +153,7 @@ def make_batch(
     features, features_mask = pad_features(prompts)
     heard = accumulate(prompt.has_audio for prompt in prompts)
     clips = [count - 1 if prompt.has_audio else -1 for prompt, count in zip(prompts, heard, strict=True)]
-    alone = len(rows) == len(completions)
+    alone, bands = len(rows) == len(completions), any(prompt.end_from for prompt in prompts)
     return PolicyBatch(
         input_ids,
         (segments >= 0).long(),
@@ -162,4 +166,5 @@ def make_batch(
         features_mask,
         None if alone else segments,
         None if alone else position_ids,
+        torch.tensor([prompts[number].end_from for number in prompt_index]) if bands else None,
     )

@@ -9,6 +9,7 @@ from policies.codec_lm import CodecLMAdapter
 from policies.qwen2_5_omni import Qwen25OmniThinkerAdapter
 from policies.qwen2_audio import Qwen2AudioAdapter
 from policies.qwen3_asr import Qwen3ASRAdapter
+from policies.speaking import SPEAKING, SpeechLayout
 from policies.whisper import WhisperAdapter
 from rlhf_platform.errors import RecipeError
 
@@ -23,7 +24,7 @@ ADAPTERS: dict[str, type[PolicyAdapter]] = {
 
 
 def load_adapter(layout: str, path: Path | str) -> PolicyAdapter:
-    """The adapter named by `backbone.adapter`, for the checkpoint at `path`.
+    """The adapter named by `backbone.adapter`, for the checkpoint at `path`; its speaking form where that speaks.
 
     Raises RecipeError when there is no checkpoint, when it is of another architecture, and what the adapter raises.
     """
@@ -40,6 +41,8 @@ def load_adapter(layout: str, path: Path | str) -> PolicyAdapter:
             f"backbone.adapter is {layout}: {str(path)!r} is a checkpoint of {found}, "
             f"this adapter reads {', '.join(adapter.model_types)}; {way_out}"
         )
+    if SpeechLayout.read(path) is not None:
+        adapter = SPEAKING[layout]
     return adapter(path)
 
 

@@ -1,7 +1,7 @@
 """The policy as the learner trains it: one module whose forward is the log-probs of completions."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Policy(Backbone):
     """
 
     allowed: Tensor
-    """(V,) bool: what the engine may sample."""
+    """(K + 1, V) bool, `TokenRule.masks`: what the engine may sample."""
 
     def __init__(
         self,
@@ -38,21 +38,34 @@ class Policy(Backbone):
         """`entropy_gradient`: whether the entropy is learnt from, as an entropy bonus does, or only looked at."""
         super().__init__(adapter, model, freeze_encoder)
         self.temperature, self.entropy_gradient = temperature, entropy_gradient
-        allowed = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-        allowed[list(adapter.completion_token_ids)] = True
+        self.rule = adapter.rule
+        allowed = self.rule.masks(model.get_output_embeddings().weight.shape[0])
         self.register_buffer("allowed", allowed, persistent=False)
         freeze(adapter, model, freeze_encoder)
 
     def forward(self, batch: PolicyBatch, audio: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob of each completion token and entropy of its distribution, in nats, both (B, T), 0 at padding."""
         states = self.states(batch, audio)
-        tokens = batch.completion_ids[batch.completion_mask.nonzero(as_tuple=True)]
-        head, rest = self.model.get_output_embeddings(), (tokens, self.allowed, self.temperature, self.entropy_gradient)
-        if len(self.allowed) < TILED_FROM:
+        rows, steps = batch.completion_mask.nonzero(as_tuple=True)
+        tokens = batch.completion_ids[rows, steps]
+        masks = self.rule.rows(steps, 0 if batch.end_from is None else batch.end_from[rows])
+        head = self.model.get_output_embeddings()
+        if self.allowed.shape[1] < TILED_FROM:
+            rest = (tokens, self.allowed[masks], self.temperature, self.entropy_gradient)
             logprobs, entropy = token_logprobs(head(states), *rest)
         else:
-            logprobs, entropy = as_call_of(head, lambda x: tiled_logprobs(x, head.weight, head.bias, *rest), states)
+            logprobs, entropy = as_call_of(head, lambda x: self._tiled(x, head, tokens, masks), states)
         return by_row(logprobs, batch), by_row(entropy, batch)
+
+    def _tiled(self, states: Tensor, head: Any, tokens: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies (N,) without the logits; `masks` (N,): the row of `allowed` for each token."""
+        logprobs = entropy = states.new_zeros(len(tokens), dtype=torch.float32)
+        for number in masks.unique():
+            here = (masks == number).nonzero(as_tuple=True)
+            rest = (tokens[here], self.allowed[number], self.temperature, self.entropy_gradient)
+            found = tiled_logprobs(states[here], head.weight, head.bias, *rest)
+            logprobs, entropy = logprobs.index_put(here, found[0]), entropy.index_put(here, found[1])
+        return logprobs, entropy
 
 
 def as_call_of(module: nn.Module, function: Callable[[Tensor], T], states: Tensor) -> T:

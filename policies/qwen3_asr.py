@@ -113,7 +113,7 @@ class Qwen3ASRAdapter(PolicyAdapter):
             inputs["input_features_mask"][0],
         )
 
-    def silence(self) -> tuple[Tensor, Tensor]:
+    def silence(self) -> tuple[Tensor, Tensor] | None:
         extractor = self.processor.feature_extractor
         frames = 2 * extractor.n_window
         return torch.zeros(1, extractor.feature_size, frames), torch.ones(1, frames, dtype=torch.long)

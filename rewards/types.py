@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from rlhf_platform.types import Prompt, StopReason
+from rlhf_platform.types import Prompt, StopReason, Waveform
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class RewardInput:
     language: str = "en"
     """ISO 639-1 code."""
     audio: str = ""
-    """Path of the prompt's audio file."""
+    """Path of the prompt's audio file: what was heard, or where the policy speaks, a recording of the text."""
     speaker: str = ""
     duration: float = 0.0
     """Of the prompt's audio, seconds; 0 where the manifest does not say."""
     stop_reason: StopReason = StopReason.EOS
+    speech: Waveform | None = None
+    """What the completion sounds like, 16 kHz; None where the policy writes text."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The manifest row's own fields. Shared by all samples of a prompt: read it, do not change it."""
 

@@ -20,6 +20,7 @@ from policies.load import load_adapter
 from policies.lora import write_lora
 from policies.mtp.acceptance import Acceptance
 from policies.mtp.config import MtpConfig
+from policies.token_rule import END_FROM
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import RecipeError, SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason
@@ -74,6 +75,12 @@ class RolloutEngine:
             lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _served_rank(self._lora_rank)}
         self._heads = heads
         drafting = {} if heads is None else _drafting(heads)
+        self._rule = self._adapter.rule if len(self._adapter.rule.codebooks) > 1 else None
+        processors: dict[str, Any] = {}
+        if self._rule is not None:
+            from rollout.rule_processor import processor_of
+
+            processors = {"logits_processors": [processor_of(self._rule)]}
         on_cpu = not torch.cuda.is_available()
         # vLLM's CPU backend would take this, in whole GiB, over the size that it is given below.
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
@@ -90,34 +97,44 @@ class RolloutEngine:
             seed=0,
             **lora,
             **drafting,
+            **processors,
         )
         self.version = 0
 
     def generate(self, prompts: Sequence[Prompt], settings: SamplingSettings) -> list[Sample]:
         """`settings.samples` completions of each prompt, in order, with behaviour log-probs (law 6)."""
-        from vllm import SamplingParams
-
-        params = SamplingParams(
-            n=settings.samples,
-            temperature=settings.temperature,
-            max_tokens=settings.max_new_tokens,
-            logprobs=0,
-            allowed_token_ids=list(self._adapter.completion_token_ids),
-            stop_token_ids=list(self._adapter.end_token_ids),
-            detokenize=False,
-        )
         # The engine samples in this process from torch's generator. A seed per request would be one generator a
         # request, which vLLM 0.32 cannot rewind on the CPU after a partial prefill.
         torch.manual_seed(settings.seed)
         if self._heads is not None:
             self._llm.collective_rpc(_count_anew)
         inputs: list[Any] = [self._adapter.vllm_prompt(prompt) for prompt in prompts]
+        params = [self._params(prompt, settings) for prompt in prompts]
         outputs = self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
         return [
             self._sample(prompt, completion)
             for prompt, output in zip(prompts, outputs, strict=True)
             for completion in output.outputs
         ]
+
+    def _params(self, prompt: Prompt, settings: SamplingSettings) -> Any:
+        from vllm import SamplingParams
+
+        adapter = self._adapter
+        band = adapter.band(prompt)
+        # The rule says what may stand where; with one codebook, vLLM's own two keys say as much.
+        allowed: dict[str, Any] = {"extra_args": {END_FROM: band.least}}
+        if self._rule is None:
+            allowed = {"allowed_token_ids": list(adapter.completion_token_ids), "min_tokens": band.least}
+        return SamplingParams(
+            n=settings.samples,
+            temperature=settings.temperature,
+            max_tokens=min(settings.max_new_tokens, band.most or settings.max_new_tokens),
+            logprobs=0,
+            stop_token_ids=list(adapter.end_token_ids),
+            detokenize=False,
+            **allowed,
+        )
 
     def _sample(self, prompt: Prompt, completion: Any) -> Sample:
         tokens = tuple(completion.token_ids)

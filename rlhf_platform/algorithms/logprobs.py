@@ -22,7 +22,7 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of `tokens` and entropy of each distribution, in nats, both (...).
 
-    `logits` (..., V); `tokens` (...); `allowed` (V,) bool, what the engine was allowed to sample. An entropy without
+    `logits` (..., V); `tokens` (...); `allowed` (V,) or (..., V) bool, what the engine was allowed to sample. An entropy without
     gradient keeps nothing for backward; one with it keeps two values per token and vocabulary entry.
     """
     scaled = logits.float() / temperature

@@ -81,7 +81,7 @@ class Learner:
         self._heads: HeadLearner | None = None
         if recipe.rollout.speculative == "mtp":
             self._heads = HeadLearner(recipe, self._policy, Path(model), rendezvous, self._clips)
-        size = self._policy.allowed.shape[0]
+        size = self._policy.allowed.shape[1]
         self._is_audio = _marked(audio_token_ids(self._adapter.tokenizer), size, self._engine.device)
         self._is_end = _marked(self._adapter.end_token_ids, size, self._engine.device)
 
