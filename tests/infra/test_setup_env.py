@@ -173,7 +173,7 @@ def test_the_installed_torchvision_imports_and_says_that_it_has_no_operators():
 def test_the_lock_satisfies_what_the_project_asks_for():
     project = tomllib.loads((install.ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["cpu"], *extras["voice"], *extras["dev"]]
+    asked = [*project["dependencies"], *extras["cpu"], *extras["voice"], *extras["speech"], *extras["dev"]]
     locked = {pin.name: pin.version for pin in read_lock(CPU_LOCK)}
     assert len(asked) > 20
     for requirement in map(Requirement, asked):
