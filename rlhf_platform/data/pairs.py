@@ -5,27 +5,18 @@ found before an error is raised, and a row is named by its line number.
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from os.path import normpath, relpath
 from pathlib import Path
 from typing import Any
 
-from rlhf_platform.data.manifest import Row, check_audio, kind_of, raise_if_any, text_problem
+from rlhf_platform.data.manifest import Row, check_audio, kind_of, raise_if_any
+from rlhf_platform.data.pair_keys import AUDIO, row_problem
 from rlhf_platform.errors import DataError
 from rlhf_platform.recipe.algorithms import AlgorithmConfig
 from rlhf_platform.recipe.preferences import KTO, RewardModel
 from rlhf_platform.types import Prompt
-
-_PROMPT = {"audio": "text", "text": "text", "language": "text", "duration": "number"}
-"""Keys of the prompt that every row has: those of a manifest."""
-_PROMPT_TOO = {"id": "text", "speaker": "text", "metadata": "object"}
-_UNREAD = {"split": "text", "licence": "text", "sample_rate": "whole number"}
-"""Keys of a manifest that a row may keep and nothing reads."""
-_FORMS = ("", "_tokens", "_codec")
-_JUDGED = {"margin": "number", "tie": "true/false", "label": "true/false"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,24 @@ class Answer:
     """Token ids of the backbone's vocabulary, end token included where there is one."""
     codec: tuple[int, ...] | None = None
     """Codec indices from 0, as a manifest's `metadata.codec`."""
+    audio: str | None = field(default=None, compare=False)
+    """Absolute path of what it sounds like, for people: nothing learns from it."""
+
+    def same_as(self, other: "Answer") -> bool:
+        """Whether there is nothing to choose: the same tokens or codec indices, the same text where neither has any."""
+        if self.tokens is None and self.codec is None:
+            return self == other
+        return (self.tokens, self.codec) == (other.tokens, other.codec)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a judgement is from; "" where nobody said."""
+
+    source: str = ""
+    """Who made it: `rollout`, `human`, or a name."""
+    rater: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class Pair:
     """How much better the chosen is, at least 0, in whatever unit it was judged."""
     tie: bool = False
     """Neither is better: which is called chosen says nothing."""
+    origin: Origin = Origin()
 
 
 @dataclass(frozen=True)
@@ -62,13 +72,14 @@ class Opinion:
     prompt: Prompt
     completion: Answer
     label: bool
+    origin: Origin = Origin()
 
 
 Judgement = Pair | Opinion
 
 
-def read_pairs(path: str | Path, algorithm: AlgorithmConfig) -> list[Judgement]:
-    """All rows, after the checks that need no decoding and no backbone: `algorithm` can learn from each, too.
+def read_pairs(path: str | Path, algorithm: AlgorithmConfig | None = None) -> list[Judgement]:
+    """All rows, after the checks that need no decoding and no backbone: `algorithm`, if any, can learn from each, too.
 
     Raises one `DataError` that counts the bad rows and names the first ten, or says that there are no rows.
     """
@@ -81,7 +92,7 @@ def read_pairs(path: str | Path, algorithm: AlgorithmConfig) -> list[Judgement]:
         if not line.strip():
             continue
         row = _parse(path, number, line)
-        problem = row if isinstance(row, str) else _unlearnt(row, algorithm)
+        problem = row if isinstance(row, str) else _unlearnt(row, algorithm) if algorithm else ""
         if problem or isinstance(row, str):
             problems.append((number, problem))
         else:
@@ -98,6 +109,18 @@ def write_pairs(path: str | Path, judgements: Iterable[Judgement]) -> None:
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(_as_json(j, path), ensure_ascii=False) + "\n" for j in judgements), "utf-8")
+
+
+def check_prompts(path: str | Path, judgements: Iterable[Judgement], known_ids: Collection[str]) -> None:
+    """Raises one `DataError` as `read_pairs` when rows are about prompts that are not among `known_ids`."""
+    said = "is not in the manifest; give the row the `id` of its prompt there, or leave it out"
+    unknown = [j for j in judgements if j.prompt.id not in known_ids]
+    raise_if_any(Path(path), [(j.number, f"id {j.prompt.id!r} {said}") for j in unknown], "cannot be used")
+
+
+def above_margin(pairs: Iterable[Pair], margin: float) -> list[Pair]:
+    """The pairs whose chosen answer is better by at least `margin`; above 0 no tie is left. Their numbers stay."""
+    return [pair for pair in pairs if pair.margin >= margin]
 
 
 def check_clips(
@@ -117,8 +140,8 @@ def opinions(judgements: Iterable[Judgement]) -> Iterator[Opinion]:
         if isinstance(judgement, Opinion):
             yield judgement
         else:
-            yield Opinion(judgement.number, judgement.prompt, judgement.chosen, True)
-            yield Opinion(judgement.number, judgement.prompt, judgement.rejected, False)
+            yield Opinion(judgement.number, judgement.prompt, judgement.chosen, True, judgement.origin)
+            yield Opinion(judgement.number, judgement.prompt, judgement.rejected, False, judgement.origin)
 
 
 def _parse(path: Path, number: int, line: bytes) -> Judgement | str:
@@ -131,81 +154,29 @@ def _parse(path: Path, number: int, line: bytes) -> Judgement | str:
         return f"not JSON: {error.msg} at column {error.colno}"
     if not isinstance(values, dict):
         return f"a row is a JSON object, not {kind_of(values)}"
-    if problem := _prompt_problem(values) or _answers_problem(values):
+    if problem := row_problem(values):
         return problem
-    audio = Path(normpath(path.parent / values["audio"]))
-    if not audio.is_file():
-        return f"audio {values['audio']!r} does not exist; paths are relative to the folder of the file"
+    paths = {key: normpath(path.parent / values[key]) for key in AUDIO if key in values}
+    for key, found in paths.items():
+        if not Path(found).is_file():
+            return f"{key} {values[key]!r} does not exist; paths are relative to the folder of the file"
     prompt = Prompt(
         id=values.get("id", str(Path(values["audio"]).with_suffix(""))),
-        audio=str(audio),
+        audio=paths["audio"],
         reference=values["text"],
         language=values["language"],
         speaker=values.get("speaker", ""),
         duration=float(values["duration"]),
         metadata=values.get("metadata", {}),
     )
+    values |= paths
+    origin = Origin(values.get("source", ""), values.get("rater", ""), values.get("reason", ""))
     if "label" in values:
-        return Opinion(number, prompt, _answer(values, "completion"), values["label"])
+        return Opinion(number, prompt, _answer(values, "completion"), values["label"], origin)
     chosen, rejected = _answer(values, "chosen"), _answer(values, "rejected")
-    tie = values.get("tie", False)
-    if chosen == rejected and not tie:
+    if chosen.same_as(rejected):
         return "chosen and rejected are the same answer; leave the row out"
-    return Pair(number, prompt, chosen, rejected, float(values.get("margin", 0.0)), tie)
-
-
-def _known() -> dict[str, str]:
-    """Every key that a row may have, and what its value is."""
-    answers = {
-        name + form: "list" if form else "text" for name in ("chosen", "rejected", "completion") for form in _FORMS
-    }
-    return {**_PROMPT, **answers, **_JUDGED, **_PROMPT_TOO, **_UNREAD}
-
-
-def _prompt_problem(values: Mapping[str, Any]) -> str | None:
-    """The first thing wrong with the keys of a row, or with what makes the prompt."""
-    known = _known()
-    for key in values:
-        if key not in known:
-            close = get_close_matches(key, known, n=1)
-            return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else f" ({', '.join(known)})")
-    for key in _PROMPT:
-        if key not in values:
-            return f"no {key!r}; every row has {', '.join(_PROMPT)}, as in a manifest"
-    for key, value in values.items():
-        if kind_of(value) != known[key] and (kind_of(value), known[key]) != ("whole number", "number"):
-            return f"{key} is {known[key]}, not {kind_of(value)} {value!r}"
-    for key in ("audio", "language", "id"):
-        if not values.get(key, "-").strip():
-            return f"{key} is empty"
-    if not (math.isfinite(values["duration"]) and values["duration"] > 0):
-        return f"duration {values['duration']:g} s; it must be above 0"
-    return text_problem(values["text"], values["language"], values.get("metadata", {}))
-
-
-def _answers_problem(values: Mapping[str, Any]) -> str | None:
-    """The first thing wrong with the answers and what was judged of them."""
-    single = any("completion" + form in values for form in _FORMS) or "label" in values
-    for name in ("completion",) if single else ("chosen", "rejected"):
-        given = [name + form for form in _FORMS if name + form in values]
-        if not given:
-            return f"no {name!r}; a row has chosen and rejected, or completion and label"
-        if name + "_codec" in given and len(given) > 1:
-            return f"{' and '.join(given)} are given; give one of them"
-        for key in given:
-            if key != name and (not values[key] or any(type(item) is not int or item < 0 for item in values[key])):
-                return f"{key} is a list of whole numbers, at least 0 each and one in all"
-    if single:
-        extra = [key for key in values if key.startswith(("chosen", "rejected")) or key in ("margin", "tie")]
-        if extra:
-            return f"{extra[0]} is a key of pairs; a row with completion and label has none"
-        return None if "label" in values else "no 'label'; a row with completion says true (good) or false (bad)"
-    margin = values.get("margin", 0.0)
-    if not (math.isfinite(margin) and margin >= 0):
-        return f"margin {margin:g}; it is how much better the chosen answer is, at least 0"
-    return (
-        "margin says that one is better, tie that none is; give one of them" if values.get("tie") and margin else None
-    )
+    return Pair(number, prompt, chosen, rejected, float(values.get("margin", 0.0)), values.get("tie", False), origin)
 
 
 def _unlearnt(judgement: Judgement, algorithm: AlgorithmConfig) -> str:
@@ -233,8 +204,8 @@ def _two_clips_of_one_id(judgements: Sequence[Judgement]) -> list[tuple[int, str
 
 
 def _answer(values: Mapping[str, Any], name: str) -> Answer:
-    tokens, codec = (values.get(name + form) for form in _FORMS[1:])
-    return Answer(values.get(name), None if tokens is None else tuple(tokens), None if codec is None else tuple(codec))
+    text, tokens, codec, audio = (values.get(name + form) for form in ("", "_tokens", "_codec", "_audio"))
+    return Answer(text, None if tokens is None else tuple(tokens), None if codec is None else tuple(codec), audio)
 
 
 def _as_row(path: Path, judgement: Judgement) -> Row:
@@ -258,20 +229,26 @@ def _as_json(judgement: Judgement, path: Path) -> dict[str, Any]:
     prompt = judgement.prompt
     values: dict[str, Any] = {
         "id": prompt.id,
-        "audio": Path(relpath(prompt.audio, path.parent)).as_posix(),
+        "audio": _relative(prompt.audio, path),
         "text": prompt.reference,
         "language": prompt.language,
         "speaker": prompt.speaker,
         "duration": prompt.duration,
     }
     values |= {"metadata": dict(prompt.metadata)} if prompt.metadata else {}
+    origin = {key: value for key, value in vars(judgement.origin).items() if value}
     if isinstance(judgement, Opinion):
-        return values | _stated("completion", judgement.completion) | {"label": judgement.label}
-    values |= _stated("chosen", judgement.chosen) | _stated("rejected", judgement.rejected)
+        return values | _stated("completion", judgement.completion, path) | {"label": judgement.label} | origin
+    values |= _stated("chosen", judgement.chosen, path) | _stated("rejected", judgement.rejected, path)
     values |= {"margin": judgement.margin} if judgement.margin else {}
-    return values | ({"tie": True} if judgement.tie else {})
+    return values | ({"tie": True} if judgement.tie else {}) | origin
 
 
-def _stated(name: str, answer: Answer) -> dict[str, Any]:
-    keys = {"text": name, "tokens": f"{name}_tokens", "codec": f"{name}_codec"}
-    return {keys[form]: value for form, value in asdict(answer).items() if value is not None}
+def _stated(name: str, answer: Answer, path: Path) -> dict[str, Any]:
+    audio = None if answer.audio is None else _relative(answer.audio, path)
+    forms = {"": answer.text, "_tokens": answer.tokens, "_codec": answer.codec, "_audio": audio}
+    return {name + form: value for form, value in forms.items() if value is not None}
+
+
+def _relative(audio: str, path: Path) -> str:
+    return Path(relpath(audio, path.parent)).as_posix()

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from rlhf_platform.data.pairs import Answer, Opinion, Pair, check_clips, opinions, read_pairs, write_pairs
+from rlhf_platform.data.pairs import (
+    Answer,
+    Opinion,
+    Origin,
+    Pair,
+    above_margin,
+    check_clips,
+    check_prompts,
+    opinions,
+    read_pairs,
+    write_pairs,
+)
 from rlhf_platform.errors import DataError
 from rlhf_platform.recipe.preferences import DPO, KTO, RewardModel
 from rlhf_platform.types import Prompt
@@ -51,6 +62,11 @@ def test_answers_may_be_tokens_or_codec_indices(file: Path) -> None:
     ]
 
 
+def test_the_same_words_in_other_tokens_are_two_answers(file: Path) -> None:
+    cut = ROW | {"rejected": "seven", "chosen_tokens": [4, 5], "rejected_tokens": [4]}
+    assert len(read_pairs(write(file, cut))) == 1
+
+
 def test_kto_takes_labelled_answers_and_pairs_apart(file: Path) -> None:
     found = read_pairs(write(file, SINGLE | {"completion": "seven", "label": True}, ROW), KTO())
     assert isinstance(found[0], Opinion)
@@ -74,6 +90,53 @@ def test_what_is_written_is_read_back(file: Path) -> None:
     assert json.loads(elsewhere.read_text().splitlines()[0])["audio"] == "../a.wav"
     write_pairs(elsewhere, [Opinion(1, prompt, Answer("seven"), False)])
     assert read_pairs(elsewhere, KTO()) == [Opinion(1, prompt, Answer("seven"), False)]
+
+
+def test_who_judged_and_what_was_heard_are_kept(file: Path) -> None:
+    origin = {"source": "human", "rater": "anna", "reason": "the other clips"}
+    heard = ROW | {"chosen_audio": "b.wav", "rejected_audio": "a.wav"}
+    good = SINGLE | {"completion": "seven", "label": True, "completion_audio": "b.wav", "source": "rollout"}
+    rows = read_pairs(write(file, heard | origin, good))
+    pair, opinion = rows
+    assert isinstance(pair, Pair)
+    assert isinstance(opinion, Opinion)
+    a, b = str(file.with_name("a.wav")), str(file.with_name("b.wav"))
+    assert (pair.origin, pair.chosen.audio, pair.rejected.audio) == (Origin("human", "anna", "the other clips"), b, a)
+    assert (opinion.origin, opinion.completion.audio) == (Origin("rollout"), b)
+    assert [o.origin.rater for o in opinions([pair])] == ["anna", "anna"]
+
+    elsewhere = file.parent / "deeper" / "pairs.jsonl"
+    write_pairs(elsewhere, rows)
+    first, second = map(json.loads, elsewhere.read_text().splitlines())
+    assert origin.items() <= first.items()
+    assert (first["chosen_audio"], first["rejected_audio"]) == ("../b.wav", "../a.wav")
+    assert (second["completion_audio"], second["source"]) == ("../b.wav", "rollout")
+    assert read_pairs(elsewhere) == rows
+
+
+def test_a_row_without_an_origin_is_written_without_one(file: Path) -> None:
+    write_pairs(file, read_pairs(write(file, ROW)))
+    assert set(json.loads(file.read_text())) == {*ROW, "id", "speaker"}
+
+
+def test_prompts_that_a_manifest_does_not_have_are_told(file: Path) -> None:
+    rows = read_pairs(write(file, ROW | {"id": "x"}, ROW | {"id": "y"}, ROW | {"id": "z"}))
+    check_prompts(file, rows, {"x", "y", "z"})
+    with pytest.raises(DataError) as error:
+        check_prompts(file, rows, {"y"})
+    said = "is not in the manifest; give the row the `id` of its prompt there, or leave it out"
+    assert str(error.value).splitlines() == [
+        f"{file}: 2 rows cannot be used",
+        f"pairs.jsonl row 1: id 'x' {said}",
+        f"pairs.jsonl row 3: id 'z' {said}",
+    ]
+
+
+def test_pairs_below_a_margin_and_ties_are_left_out(file: Path) -> None:
+    rows = read_pairs(write(file, ROW | {"margin": 0.5}, ROW | {"margin": 0.4}, ROW | {"tie": True}))
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    assert [pair.number for pair in above_margin(pairs, 0.5)] == [1]
+    assert [pair.number for pair in above_margin(pairs, 0.0)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +165,24 @@ def test_what_is_written_is_read_back(file: Path) -> None:
             "rejected_tokens is a list of whole numbers, at least 0 each and one in all",
         ),
         (ROW | {"rejected": "seven"}, "chosen and rejected are the same answer; leave the row out"),
+        (ROW | {"rejected": "seven", "tie": True}, "chosen and rejected are the same answer; leave the row out"),
+        (
+            ROW | {"chosen_tokens": [1, 2], "rejected_tokens": [1, 2]},
+            "chosen and rejected are the same answer; leave the row out",
+        ),
+        (
+            SINGLE | {"chosen_codec": [3], "rejected_codec": [3], "rejected_audio": "b.wav"},
+            "chosen and rejected are the same answer; leave the row out",
+        ),
+        (
+            ROW | {"rejected_audio": "c.wav"},
+            "rejected_audio 'c.wav' does not exist; paths are relative to the folder of the file",
+        ),
+        (ROW | {"rater": 3}, "rater is text, not whole number 3"),
+        (
+            ROW | {"completion_audio": "a.wav"},
+            "no 'completion'; a row has chosen and rejected, or completion and label",
+        ),
         (ROW | {"margin": -1}, "margin -1; it is how much better the chosen answer is, at least 0"),
         (ROW | {"margin": 1, "tie": True}, "margin says that one is better, tie that none is; give one of them"),
         (ROW | {"tie": True}, "tie is true: dpo learns nothing from ties; leave the row out"),
