@@ -11,6 +11,7 @@ from rewards.plugin import Term
 from rewards.pool import RewardPool
 from rewards.processes.batch import PackedBatch
 from rewards.remote.client import probe
+from rlhf_platform.types import Failed, Sounds
 
 PROBE_SECONDS = 30.0
 """For a server to say that it is there, before a run starts."""
@@ -54,11 +55,24 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def score(self, batch: PackedBatch, seconds: float) -> Answers:
+    def score(self, batch: PackedBatch, seconds: float, sounds: Sounds | None = None) -> Answers:
         """All answers, terms asked at the same time. Nothing that a reward does makes this raise.
 
-        `seconds`: after which what has no answer yet is `Failed(timeout)`.
+        `seconds`: after which what has no answer yet is `Failed(timeout)`. `sounds`: what the samples sound like, where
+        the policy speaks; one without a sound is `Failed(undecodable)`, and no reward is asked of it.
         """
+        if sounds is None:
+            return self._scored(batch, seconds)
+        heard = [number for number in range(len(sounds)) if number not in sounds.failures]
+        found = self._scored(batch.heard(sounds, heard), seconds)
+        places = {number: place for place, number in enumerate(heard)}
+        silent = {number: Failed("undecodable", why, "speech") for number, why in sounds.failures.items()}
+        by_term: list[list[Answer]] = [
+            [silent[n] if n in silent else answers[places[n]] for n in range(len(sounds))] for answers in found.by_term
+        ]
+        return Answers(by_term, found.work)
+
+    def _scored(self, batch: PackedBatch, seconds: float) -> Answers:
         until, before = time.monotonic() + seconds, self._counts()
         asked = [self._threads.submit(pool.score, batch, until) for pool in self._pools]
         came = [each.result() for each in asked]

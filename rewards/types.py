@@ -27,7 +27,7 @@ class RewardInput:
     duration: float = 0.0
     """Of the prompt's audio, seconds; 0 where the manifest does not say."""
     stop_reason: StopReason = StopReason.EOS
-    speech: Waveform | None = None
+    speech: Waveform | None = field(default=None, compare=False)
     """What the completion sounds like, 16 kHz; None where the policy writes text."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """The manifest row's own fields. Shared by all samples of a prompt: read it, do not change it."""

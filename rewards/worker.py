@@ -9,6 +9,7 @@ import ray
 from rewards.plugin import Term
 from rewards.processes.batch import PackedBatch
 from rewards.score import Answers, Scorer
+from rlhf_platform.types import Sounds
 
 _SEEDS = 10_000
 """Seeds from one worker to the next: more than a reward has processes."""
@@ -30,13 +31,13 @@ class RewardWorker:
         self._scorer = Scorer(rewards, self._start_timeout, gpus[: len(rewards)])
         self._judge = Scorer(evaluation, self._start_timeout, gpus[len(rewards) :])
 
-    def score(self, batch: PackedBatch, seconds: float) -> Answers:
-        """What `rewards` say of the samples, within that time."""
-        return self._scorer.score(batch, seconds)
+    def score(self, batch: PackedBatch, seconds: float, sounds: Sounds | None) -> Answers:
+        """What `rewards` say of the samples, and of what they sound like, within that time."""
+        return self._scorer.score(batch, seconds, sounds)
 
-    def evaluate(self, batch: PackedBatch, seconds: float) -> Answers:
+    def evaluate(self, batch: PackedBatch, seconds: float, sounds: Sounds | None) -> Answers:
         """What `evaluation.rewards`, which train nothing, say of them."""
-        return self._judge.score(batch, seconds)
+        return self._judge.score(batch, seconds, sounds)
 
     def state(self) -> dict[str, Any]:
         """What the rewards remember, and where their random generators stand."""

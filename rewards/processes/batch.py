@@ -2,12 +2,12 @@
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from rewards.types import RewardInput
-from rlhf_platform.types import Sample, StopReason
+from rlhf_platform.types import Sample, Sounds, StopReason, Waveform
 
 _STOPS = {stop.value: stop for stop in StopReason}
 
@@ -23,10 +23,12 @@ class InputBatch:
     tokens: Sequence[tuple[int, ...]]
     logprobs: Sequence[tuple[float, ...]]
     stops: Sequence[str]
+    speech: Sequence[Waveform | None] | None = None
+    """None where no sample has any."""
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "InputBatch":
-        """The rewards' view of rollout samples."""
+        """The rewards' view of rollout samples, without what they sound like."""
         numbers: dict[int, int] = {}
         shared: list[RewardInput] = []
         for sample in samples:
@@ -51,6 +53,7 @@ class InputBatch:
             [each.tokens for each in inputs],
             [each.logprobs for each in inputs],
             [each.stop_reason.value for each in inputs],
+            [each.speech for each in inputs] if any(each.speech is not None for each in inputs) else None,
         )
 
     def __len__(self) -> int:
@@ -67,6 +70,7 @@ class InputBatch:
             [self.tokens[i] for i in indices],
             [self.logprobs[i] for i in indices],
             [self.stops[i] for i in indices],
+            None if self.speech is None else [self.speech[i] for i in indices],
         )
 
     def keys(self) -> list[tuple[object, ...]]:
@@ -77,10 +81,14 @@ class InputBatch:
     def inputs(self) -> list[RewardInput]:
         """One record for each sample, for a function to see."""
         shared = [vars(prompt) for prompt in self.shared]
-        columns = zip(self.shared_of, self.texts, self.tokens, self.logprobs, self.stops, strict=True)
+        speech = self.speech or [None] * len(self)
+        columns = zip(self.shared_of, self.texts, self.tokens, self.logprobs, self.stops, speech, strict=True)
         return [
-            _made(shared[number], {"text": text, "tokens": tokens, "logprobs": logprobs, "stop_reason": _STOPS[stop]})
-            for number, text, tokens, logprobs, stop in columns
+            _made(
+                shared[number],
+                {"text": text, "tokens": tokens, "logprobs": logprobs, "stop_reason": _STOPS[stop], "speech": wave},
+            )
+            for number, text, tokens, logprobs, stop, wave in columns
         ]
 
 
@@ -100,6 +108,11 @@ class PackedBatch:
         """The batch, in a process that trusts who packed it."""
         batch: InputBatch = pickle.loads(self.data)
         return batch
+
+    def heard(self, sounds: Sounds, indices: Sequence[int]) -> "PackedBatch":
+        """The samples `indices`, rising, with what they sound like."""
+        waves = [sounds.wave(number) for number in indices]
+        return PackedBatch.of(replace(self.unpacked.take(indices), speech=waves))
 
     def take(self, indices: Sequence[int]) -> "PackedBatch":
         """Some of the samples. `indices`: rising, each once."""

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from rewards.answers import Answer
 from rewards.types import RewardInput
-from rlhf_platform.types import FAILURE_KINDS, Failed, StopReason
+from rlhf_platform.types import FAILURE_KINDS, Failed, StopReason, Waveform
 
 VERSION = 1
 LONGEST_REQUEST = 64 * 2**20
@@ -55,6 +57,8 @@ def strict_json(text: str | bytes) -> Any:
 def write_sample(sample: RewardInput) -> bytes:
     """A sample as it stands in a request. Raises `WireError(raised)` when it holds what JSON does not have."""
     values = vars(sample) | {"metadata": dict(sample.metadata)}
+    if values.pop("speech") is not None:
+        values["speech"] = base64.b64encode(np.asarray(sample.speech, "<f4").tobytes()).decode()
     try:
         return _dumps(values)
     except (TypeError, ValueError, RecursionError) as error:
@@ -167,6 +171,14 @@ def _read_sample(sample: Any, place: str) -> RewardInput:
     return RewardInput(**given | {name: make(given[name]) for name, make in _MADE.items() if name in given})
 
 
+def _read_speech(text: str) -> Waveform:
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), "<f4").astype(np.float32)
+    except (ValueError, binascii.Error):
+        said = f"speech is {_show(text)}: base64 of 32-bit floats is needed"
+        raise WireError("wrong_shape", said) from None
+
+
 def _read_clip(path: str, clip: Any) -> bytes:
     try:
         return base64.b64decode(clip, validate=True)
@@ -206,7 +218,7 @@ _IS: Mapping[str, Callable[[Any], bool]] = {
     _STOPS: lambda value: value in list(StopReason),
 }
 """What a value has to be, in words, and whether it is."""
-_NEEDED = dict.fromkeys(("prompt_id", "text", "reference", "language", "audio", "speaker"), "text") | {
+_NEEDED = dict.fromkeys(("prompt_id", "text", "reference", "language", "audio", "speaker", "speech"), "text") | {
     "tokens": "a list of whole numbers",
     "logprobs": "a list of numbers",
     "duration": "a number",
@@ -219,5 +231,6 @@ _MADE: Mapping[str, Callable[[Any], Any]] = {
     "logprobs": lambda numbers: tuple(map(float, numbers)),
     "duration": float,
     "stop_reason": StopReason,
+    "speech": _read_speech,
 }
 """What a field becomes that JSON has no type for."""
