@@ -15,7 +15,7 @@ from rlhf_platform.recipe.algorithm_names import ALGORITHMS, ELSEWHERE
 from rlhf_platform.recipe.algorithms import AlgorithmConfig
 from rlhf_platform.recipe.keys import Key, keys_of, nearest, nearest_key
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.recipe.sources import Layer, read_chain, read_overrides, shown
+from rlhf_platform.recipe.sources import Layer, read_chain, read_overrides, shown, with_items
 
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_][A-Za-z0-9_]*)\}")
 _UNKNOWN = "?"
@@ -124,7 +124,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Loaded
     path = Path(path)
     errors: list[str] = []
     files = read_chain(path, errors)
-    layers = files + read_overrides(overrides, errors)
+    layers = with_items(files + read_overrides(overrides, errors))
     complete = not errors
     reader = _Reader(_algorithm(layers), errors)
     config = OmegaConf.structured(Recipe)

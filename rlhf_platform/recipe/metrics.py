@@ -5,16 +5,9 @@ from collections.abc import Sequence
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.types import FAILURE_KINDS
 
-HELDOUT = ("heldout_wer", "heldout_gap")
+HELDOUT = ("heldout_wer", "heldout_gap", "heldout_quality", "heldout_ended")
 """Only in steps with an evaluation on the way."""
-METRICS = (
-    "reward",
-    "reward_std",
-    "samples",
-    "reward_failed",
-    "reward_retried",
-    "reward_cached",
-    "reward_restarted",
+OF_TEXT = (
     "sample_wer",
     "substitution_rate",
     "deletion_rate",
@@ -25,6 +18,32 @@ METRICS = (
     "evasive_rate",
     "words_per_second",
     "words_per_second_std",
+    "heldout_wer",
+    "heldout_gap",
+)
+"""Only where the policy writes text."""
+OF_SPEECH = (
+    "codec_decoded",
+    "codec_remembered",
+    "codec_failed",
+    "codec_audio_seconds",
+    *(f"codebook_logprob/{place}" for place in range(64)),
+    "seconds/codec",
+    "seconds/codec_work",
+    "heldout_quality",
+    "heldout_ended",
+)
+"""Only where the policy speaks."""
+METRICS = (
+    "reward",
+    "reward_std",
+    "samples",
+    "reward_failed",
+    "reward_retried",
+    "reward_cached",
+    "reward_restarted",
+    *OF_TEXT,
+    *OF_SPEECH,
     "completion_tokens",
     "completion_tokens_std",
     "cut",
@@ -52,7 +71,6 @@ METRICS = (
     *(f"mtp_acceptance/{position}" for position in range(1, 8)),
     "mtp_refit",
     "mtp_refit_loss",
-    *HELDOUT,
     "loss",
     "pair_accuracy",
     "heldout_pair_accuracy",
@@ -83,13 +101,19 @@ def is_heldout(name: str) -> bool:
     return name in HELDOUT or name.startswith(_OF_HELDOUT)
 
 
-def unknown_metric(name: str, terms: Sequence[str], heldout: Sequence[str] = ()) -> str:
+def unknown_metric(branch: str, name: str, terms: Sequence[str], heldout: Sequence[str] = ()) -> str:
     """What is wrong with the name of a metric in a recipe whose rewards are `terms`; "" when nothing is.
 
     `heldout`: the names of its `evaluation.rewards`.
 
     Which parts a reward answers shows only as it answers, so any part of a known reward passes.
     """
+    if branch == "tts" and name in OF_TEXT:
+        return (
+            "it is of transcripts, which branch=tts has none of; measure speech by a reward, with weight 0 if need be"
+        )
+    if branch == "asr" and name in OF_SPEECH:
+        return "it is of speech, which branch=asr has none of; leave it out"
     prefix = next((prefix for prefix in PER_TERM if name.startswith(prefix)), "")
     rest = name.removeprefix(prefix)
     if name in METRICS or (prefix in _OF_TERMS and _is_term(rest, terms)):

@@ -135,5 +135,25 @@ class RewardModel(JudgedConfig):
     """Share of the prompts whose pairs are kept out of training to measure the pair accuracy on; 0 measures nothing."""
 
 
-OFFLINE_ALGORITHMS: dict[str, type[AlgorithmConfig]] = {kind.type: kind for kind in (DPO, IPO, KTO, RewardModel)}
-"""What `algorithm.type` may name of offline training: the rounds of `rlhf_platform.train.rounds`."""
+@dataclass
+class MakePairs(AlgorithmConfig):
+    """Trains nothing: the policy answers, the recipe's rewards judge, and what they prefer is written as `pairs.jsonl`
+    for a reward model or DPO to learn from. `steps` is 0."""
+
+    type: str = "pairs"
+    group_size: int = key(8, at_least=2, at_most=1024)
+    """Samples per prompt, ranked by their rewards."""
+    pairs_per_prompt: int = key(1, at_least=1, at_most=512)
+    """Pairs of a prompt, at most: the best with the worst, the second best with the second worst, and so on."""
+    margin: float = key(0.0, at_least=0.0, at_most=1e6)
+    """Least difference of two rewards for the one to be called better. Step-Audio 1 keeps pairs more than 3 of 5 points
+    apart."""
+    prompts: int | None = key(None, at_least=1)
+    """Prompts of `data.rl_split` that are answered; none: each once."""
+
+
+OFFLINE_ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
+    kind.type: kind for kind in (DPO, IPO, KTO, RewardModel, MakePairs)
+}
+"""What `algorithm.type` may name of offline training: the rounds of `rlhf_platform.train.rounds`, and what makes pairs
+for them."""

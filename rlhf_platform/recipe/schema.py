@@ -14,6 +14,7 @@ from omegaconf import MISSING
 from rlhf_platform.recipe.algorithms import GRPO, AlgorithmConfig
 from rlhf_platform.recipe.field import key
 from rlhf_platform.recipe.mtp import MultiTokenConfig
+from rlhf_platform.recipe.speech import SpeechConfig
 
 
 @dataclass
@@ -318,6 +319,9 @@ class EvaluationConfig:
     long_form: str = key("none", choices=("none", "vad"))
     """What becomes of held-out clips longer than `backbone.window`. `none`: they are refused. `vad`: they are cut where
     a voice activity detector hears nobody speak, and the answers to the pieces are joined (docs/run.md)."""
+    temperature: float = key(0.0, at_least=0.0, at_most=10.0)
+    """Of the sampling; 0 takes the most likely token each time, which suits text. Speech is measured as it is heard, at
+    the temperature of `rollout`: the most likely token each time falls into loops."""
     max_clips: int | None = key(None, at_least=1)
     """Evaluate only this many clips, evenly spread over the split; none: all."""
     bootstrap_samples: int = key(10_000, at_least=100)
@@ -396,8 +400,9 @@ class Recipe:
 
     name: str = MISSING
     """Names `runs/<name>/` and the W&B run."""
-    branch: str = key("asr", choices=("asr",))
-    """What the policy learns: how prompts are built and which tokens it may write."""
+    branch: str = key("asr", choices=("asr", "tts"))
+    """What the policy learns: how prompts are built and which tokens it may write. `asr`: it hears a clip and writes
+    its words; `tts`: it reads a text and speaks it."""
     seed: int = key(0, at_least=0)
     """Order of prompts and sampling. Weights and warm start have seeds of their own."""
     steps: int = key(40, at_least=0)
@@ -419,6 +424,8 @@ class Recipe:
     """After the warm start: heads that guess the tokens after the next, for `rollout.speculative`."""
     algorithm: AlgorithmConfig = field(default_factory=GRPO)
     """How rewards become a gradient; `type` says which keys there are."""
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    """What the policy speaks with; for `branch: tts`."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """Generation."""
     rewards: list[RewardConfig] = field(default_factory=list)

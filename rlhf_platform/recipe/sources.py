@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,6 +76,39 @@ def read_overrides(overrides: Sequence[str], errors: list[str]) -> list[Layer]:
             continue
         layers.append(Layer("the command line", None, Path.cwd(), tree, {}))
     return layers
+
+
+def with_items(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, where what an override says of one item of a list (`rewards[0].weight=2`) is said of the whole list.
+
+    The list is that of the layers before it. An item that is not there is left as it is, for the reader to refuse.
+    """
+    whole: list[Layer] = []
+    for layer in layers:
+        tree = layer.tree if layer.file else _whole_lists(layer.tree, [earlier.tree for earlier in whole])
+        whole.append(replace(layer, tree=tree))
+    return whole
+
+
+def _whole_lists(tree: dict[Any, Any], earlier: Sequence[Any]) -> dict[Any, Any]:
+    found = {}
+    for key, value in tree.items():
+        before = [above[key] for above in earlier if isinstance(above, Mapping) and key in above]
+        if isinstance(value, dict) and value and all(str(name).isdigit() for name in value):
+            base = before[-1] if before and isinstance(before[-1], list) else ()
+            said = {int(name): change for name, change in value.items()}
+            if max(said) < len(base):
+                value = [_over(item, said.get(number, {})) for number, item in enumerate(base)]
+        elif isinstance(value, dict):
+            value = _whole_lists(value, before)
+        found[key] = value
+    return found
+
+
+def _over(item: Any, change: Any) -> Any:
+    if isinstance(item, dict) and isinstance(change, dict):
+        return item | {key: _over(item.get(key, {}), value) for key, value in change.items()}
+    return item if change == {} else change
 
 
 def shown(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_mtp, validate_rewards
+from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_mtp, validate_rewards, validate_speech
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
@@ -133,7 +133,9 @@ def _lora(recipe: Recipe) -> Iterator[Problem]:
 def _monitors(recipe: Recipe) -> Iterator[Problem]:
     terms = [*map(reward_name, recipe.rewards), *(["overlong"] if isinstance(recipe.algorithm, DAPO) else [])]
     for index, monitor in enumerate(recipe.monitors):
-        unknown = unknown_metric(monitor.metric, terms, list(map(reward_name, recipe.evaluation.rewards)))
+        unknown = unknown_metric(
+            recipe.branch, monitor.metric, terms, list(map(reward_name, recipe.evaluation.rewards))
+        )
         if unknown:
             yield f"monitors[{index}].metric", unknown
         elif is_heldout(monitor.metric) and recipe.evaluation.every == 0:
@@ -266,6 +268,8 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     ),
     (validate_mtp.fitting, ("mtp.", "backbone.adapter", "learner.workers", "rollout.speculative")),
     (validate_mtp.drafting, ("mtp.", "backbone.", "learner.", "rollout.speculative", "algorithm.type")),
+    (validate_speech.speech, ("branch", "speech.", "backbone.", "evaluation.", "checkpoint.", "align.steps", "sft.")),
+    (validate_speech.pairs, ("algorithm.type", "steps")),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),

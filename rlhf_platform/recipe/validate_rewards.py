@@ -55,10 +55,11 @@ def algebra(recipe: Recipe) -> Problems:
 
 
 def measuring(recipe: Recipe) -> Problems:
-    """Keys that have no effect on what measures only."""
+    """Keys that have no effect on what measures only. Of speech the terms have a sum, by which answers are compared."""
     plain = RewardConfig()
+    summed = ("weight", "shape", "gate") if recipe.branch == "asr" else ()
     for index, reward in enumerate(recipe.evaluation.rewards):
-        for name in ("weight", "schedule", "shape", "gate", "on_failure"):
+        for name in (*summed, "schedule", "on_failure"):
             if getattr(reward, name) != getattr(plain, name):
                 said = "it has no effect here, where each answer is measured by itself, as it is; leave it out"
                 yield f"evaluation.rewards[{index}].{name}", said

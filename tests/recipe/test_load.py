@@ -146,6 +146,17 @@ def test_each_value_knows_the_file_line_or_override_it_came_from() -> None:
     }
 
 
+def test_an_override_may_change_one_item_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("name: a\nrewards:\n  - {fn: a:b, kwargs: {x: 1, y: 2}}\n  - {fn: c:d}\n")
+    (first, second) = load_recipe(
+        path, ["rewards[0].kwargs.x=3", "rewards.1.weight=0.5", "rewards[0].name=e"]
+    ).recipe.rewards
+    assert (first.fn, first.kwargs, first.name, second.weight) == ("a:b", {"x": 3, "y": 2}, "e", 0.5)
+    with pytest.raises(RecipeError, match=r"rewards\[1\].wieght: unknown key; did you mean rewards\[1\].weight\?"):
+        load_recipe(path, ["rewards[1].wieght=2"])
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
