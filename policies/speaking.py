@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, PolicyBatch
+from policies.codec.layout import CodecError
 from policies.codec_lm import CodecLMAdapter
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.token_rule import Band, TokenRule
@@ -98,9 +99,13 @@ class Speaking(PolicyAdapter):
         return ""
 
     def codec_indices(self, tokens: Sequence[int]) -> list[int]:
-        """The codec indices in a completion, end token left aside. Raises KeyError for a token that is none."""
-        ends = self.end_token_ids
-        return [self._index_of[token] for token in tokens if token not in ends]
+        """The codec indices in a completion, end token left aside. Raises CodecError for a token that is none."""
+        ends, index_of = self.end_token_ids, self._index_of
+        spoken = [token for token in tokens if token not in ends]
+        for place, token in enumerate(spoken):
+            if token not in index_of:
+                raise CodecError(f"token {place} is {token}, no codec token: it cannot be decoded")
+        return [index_of[token] for token in spoken]
 
     @cached_property
     def _index_of(self) -> dict[int, int]:

@@ -3,10 +3,11 @@
 manifest row -> `Prompt` -> rollout -> `Sample` -> reward -> `ScoredSample` -> advantages -> learner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from itertools import accumulate
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +56,45 @@ class Sample:
     """Version of the weights that generated it; 0 is the warm start."""
 
 
-FAILURE_KINDS = ("timeout", "crashed", "raised", "not_a_number", "out_of_range", "wrong_shape", "unavailable")
+@dataclass(frozen=True)
+class Sounds:
+    """What N samples sound like: one buffer, in which each has its place."""
+
+    buffer: Waveform
+    """The samples in a row, 16 kHz."""
+    ends: tuple[int, ...]
+    """(N,) where each ends; those without sound have none of the buffer."""
+    failures: Mapping[int, str]
+    """Why a sample has no sound, by its number."""
+
+    @classmethod
+    def of(cls, waves: Sequence[Waveform | str]) -> Self:
+        """From the waveform of each, or why it has none."""
+        heard = [wave for wave in waves if not isinstance(wave, str)]
+        buffer = np.concatenate(heard) if heard else np.zeros(0, np.float32)
+        lengths = (0 if isinstance(wave, str) else len(wave) for wave in waves)
+        return cls(buffer, tuple(accumulate(lengths)), {i: w for i, w in enumerate(waves) if isinstance(w, str)})
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def wave(self, number: int) -> Waveform | None:
+        """A view (n,) of the buffer; None where there is no sound."""
+        if number in self.failures:
+            return None
+        return self.buffer[self.ends[number - 1] if number else 0 : self.ends[number]]
+
+
+FAILURE_KINDS = (
+    "timeout",
+    "crashed",
+    "raised",
+    "not_a_number",
+    "out_of_range",
+    "wrong_shape",
+    "unavailable",
+    "undecodable",
+)
 """Why a reward may not have come out; docs/rewards.md says when each is meant."""
 
 

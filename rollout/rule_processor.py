@@ -1,4 +1,4 @@
-"""The token rule of a policy that speaks, as vLLM applies it: before the temperature, and in the log-probs it reports."""
+"""The token rule of a policy that speaks, as vLLM applies it: to what it samples and to the log-probs it reports."""
 
 import torch
 from vllm import SamplingParams

@@ -22,8 +22,8 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of `tokens` and entropy of each distribution, in nats, both (...).
 
-    `logits` (..., V); `tokens` (...); `allowed` (V,) or (..., V) bool, what the engine was allowed to sample. An entropy without
-    gradient keeps nothing for backward; one with it keeps two values per token and vocabulary entry.
+    `logits` (..., V); `tokens` (...); `allowed` (V,) or (..., V) bool, what the engine was allowed to sample. An
+    entropy without gradient keeps nothing for backward; one with it keeps two values per token and vocabulary entry.
     """
     scaled = logits.float() / temperature
     logprobs = scaled.masked_fill(~allowed, -torch.inf).log_softmax(-1)

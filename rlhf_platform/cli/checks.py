@@ -15,6 +15,7 @@ from rlhf_platform.data.manifest import check_durations, check_splits, read_mani
 from rlhf_platform.data.pairs import read_pairs
 from rlhf_platform.errors import PlatformError, RecipeError
 from rlhf_platform.recipe.load import LoadedRecipe, read_recipe
+from rlhf_platform.recipe.pipeline import Pipeline, load_pipeline
 from rlhf_platform.recipe.preferences import JudgedConfig
 from rlhf_platform.recipe.rewards import names_function, reward_name
 from rlhf_platform.recipe.schema import Recipe
@@ -40,6 +41,21 @@ def load_checked(
     if loaded is None or found:
         raise RecipeError("\n".join(found))
     return loaded
+
+
+def check_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
+    """The pipeline at `path`, after each stage's recipe was checked as far as it can be before the stages before it
+    have run.
+
+    Raises `RecipeError` with the mistakes of all stages.
+    """
+    pipeline, found = load_pipeline(path, overrides), []
+    for stage in pipeline.stages:
+        for line in _said_by(partial(load_checked, stage.recipe, stage.unfilled())):
+            found.append(f"stage {stage.name}: {line}")
+    if found:
+        raise RecipeError("\n".join(found))
+    return pipeline
 
 
 def _found(loaded: LoadedRecipe) -> list[str]:

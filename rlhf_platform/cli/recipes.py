@@ -14,9 +14,14 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> None:
     Example: rlhf validate recipes/asr/quickstart.yaml algorithm.group_size=16
     """
     with plain_errors():
-        from rlhf_platform.cli.checks import load_checked
+        from rlhf_platform.cli.checks import check_pipeline, load_checked
+        from rlhf_platform.recipe.pipeline import is_pipeline
         from rlhf_platform.recipe.validate import describe
 
+        if is_pipeline(recipe):
+            stages = check_pipeline(recipe, overrides or []).stages
+            typer.echo(f"{recipe}: valid; {len(stages)} stages: {', '.join(stage.name for stage in stages)}")
+            return
         typer.echo(f"{recipe}: valid; {describe(load_checked(recipe, overrides or []))}")
 
 

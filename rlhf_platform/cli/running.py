@@ -1,5 +1,6 @@
 """`rlhf run`, `rlhf resume` and `rlhf eval`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,11 @@ def run(
     with plain_errors():
         from rlhf_platform.cli.checks import load_checked
         from rlhf_platform.recipe.dry_run import dry_run_overrides
+        from rlhf_platform.recipe.pipeline import is_pipeline
 
+        if is_pipeline(recipe):
+            _run_pipeline(recipe, overrides or [], dry_run)
+            return
         loaded = load_checked(recipe, overrides or [])
         if dry_run:
             loaded = load_checked(recipe, [*(overrides or []), *dry_run_overrides(loaded.recipe)])
@@ -31,6 +36,24 @@ def run(
         from rlhf_platform.train.run import run as train
 
         train(loaded)
+
+
+def _run_pipeline(path: Path, overrides: list[str], dry_run: bool) -> None:
+    """Check all stages, then run them."""
+    from rlhf_platform.cli.checks import check_pipeline, load_checked
+    from rlhf_platform.recipe.dry_run import dry_run_overrides
+
+    pipeline = check_pipeline(path, overrides)
+
+    from rlhf_platform.recipe.load import LoadedRecipe
+    from rlhf_platform.recipe.pipeline import PipelineStage
+    from rlhf_platform.train.pipeline import run_pipeline
+
+    def load(stage: PipelineStage, filled: Sequence[str]) -> LoadedRecipe:
+        loaded = load_checked(stage.recipe, filled)
+        return load_checked(stage.recipe, [*filled, *dry_run_overrides(loaded.recipe)]) if dry_run else loaded
+
+    run_pipeline(pipeline, load)
 
 
 @app.command()

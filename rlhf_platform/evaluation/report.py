@@ -198,8 +198,13 @@ def rate_table(result: EvalResult, *, resamples: int = 10_000, confidence: float
 
 def lines(rows: Sequence[Row], title: str = "") -> list[str]:
     """The table of `render` as plain text, for logs and files."""
+    return as_lines(render(rows, title))
+
+
+def as_lines(table: Table) -> list[str]:
+    """A table as plain text."""
     text = StringIO()
-    Console(file=text, width=160, color_system=None).print(render(rows, title))
+    Console(file=text, width=200, color_system=None).print(table)
     return [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
 
 

@@ -100,8 +100,9 @@ def step_numbers(metrics: Mapping[str, float]) -> str:
     )
     failed = int(metrics.get("reward_failed", 0))
     without = f" ({failed} samples without)" if failed else ""
+    heard = f"  WER {100 * metrics['sample_wer']:.1f} %" if "sample_wer" in metrics else ""
     return (
-        f"reward {metrics['reward']:.3f}{without}  WER {100 * metrics['sample_wer']:.1f} %  KL {metrics['kl']:.4f}  "
+        f"reward {metrics['reward']:.3f}{without}{heard}  KL {metrics['kl']:.4f}  "
         f"mismatch {metrics['logprob_diff_max']:.1e} before sync, {metrics['probe_diff_max']:.1e} after  "
         f"[{phases} s]"
     )

@@ -9,7 +9,7 @@ from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import ClusterError
 from rlhf_platform.evaluation.report import EvalResult, spread
 from rlhf_platform.recipe.schema import TrackingConfig
-from rlhf_platform.types import Failed, Prompt, ScoredSample
+from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, Sounds
 
 SAMPLE_RATE = 16_000
 
@@ -78,6 +78,28 @@ class WandbLog:
             else:
                 row += [outcome.value, *(outcome.parts.get(term) for term in terms), None]
             table.add_data(*row)
+        self._run.log({name: table}, step=step)
+
+    def speech(self, step: int, name: str, samples: Sequence[ScoredSample], sounds: Sounds) -> None:
+        """A table of what was said, playable beside the recording of the same text, with its scores."""
+        if not self._run or not self._rows or not samples:
+            return
+        import wandb
+
+        numbers = spread(range(len(samples)), self._rows)
+        terms = sorted({t for n in numbers if isinstance(o := samples[n].outcome, Scored) for t in o.parts})
+        table = wandb.Table(
+            columns=["prompt", "instruction", "text", "speech", "recording", "score", *terms, "failure"]
+        )
+        for number in numbers:
+            outcome, prompt, wave = samples[number].outcome, samples[number].sample.prompt, sounds.wave(number)
+            said = wandb.Audio(wave, sample_rate=SAMPLE_RATE) if wave is not None else None
+            recording = wandb.Audio(load_audio(prompt.audio, SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+            row = [prompt.id, str(prompt.metadata.get("instruction", "")), prompt.reference, said, recording]
+            if isinstance(outcome, Scored):
+                table.add_data(*row, outcome.value, *(outcome.parts.get(term) for term in terms), None)
+            else:
+                table.add_data(*row, None, *(None for _ in terms), f"{outcome.term}: {outcome.kind}: {outcome.message}")
         self._run.log({name: table}, step=step)
 
     def comparison(self, step: int, prompts: Sequence[Prompt], before: EvalResult, after: EvalResult) -> None:

@@ -49,9 +49,10 @@ def _start_local(recipe: Recipe) -> None:
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
+    light = recipe.scoring.workers * recipe.scoring.cpus
+    light += recipe.speech.workers * recipe.speech.cpus if recipe.branch == "tts" else 0.0
     ray.init(
-        num_cpus=recipe.cluster.cpus + light,
+        num_cpus=recipe.cluster.cpus + math.ceil(light),
         num_gpus=recipe.cluster.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
@@ -96,7 +97,7 @@ def _join(address: str, config: ClusterConfig) -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """A placement group with one bundle per actor, in the order rollout, learner, reward workers."""
+    """A placement group with one bundle per actor, in the order rollout, learner, reward, codec workers."""
 
     group: PlacementGroup
     recipe: Recipe
@@ -134,12 +135,13 @@ def placed(recipe: Recipe) -> Iterator[Placement]:
 
 
 def bundles_of(recipe: Recipe) -> list[dict[str, float]]:
-    """What each RL actor reserves, in the order rollout, learner, reward workers."""
+    """What each RL actor reserves, in the order rollout, learner, reward, codec workers."""
     rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
     return (
         [_bundle(rollout.cpus, rollout.gpus)] * rollout.workers
         + [_bundle(learner.cpus, learner.gpus)] * learner.workers
         + [_bundle(*reward_reservation(recipe))] * scoring.workers
+        + [_bundle(recipe.speech.cpus, 0)] * (recipe.speech.workers if recipe.branch == "tts" else 0)
     )
 
 

@@ -11,14 +11,14 @@ from rlhf_platform.types import Prompt, Sample, StopReason
 
 
 def decode(rollouts: Rollouts, prompts: Sequence[Prompt], recipe: Recipe) -> list[Sample]:
-    """The policy's most likely answer to each held-out prompt, in order.
+    """The policy's answer to each held-out prompt, in order; the most likely one unless `evaluation.temperature` says.
 
     To a clip that was cut it is one sample of the whole clip: texts and tokens of its pieces in a row. Without a piece,
     as no speech was found, text and tokens are empty and no model was asked.
     """
     parts = parts_of(prompts, recipe)
     pieces = list(chain.from_iterable(parts))
-    answers = rollouts.greedy(pieces) if pieces else []
+    answers = rollouts.answer(pieces) if pieces else []
     texts = stitch(prompts, parts, [answer.text for answer in answers])
     version = answers[0].weight_version if answers else 0
     return [

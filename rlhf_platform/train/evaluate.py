@@ -41,7 +41,7 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
         with placed(recipe) as placement:
             bundles = count()
             rollouts = Rollouts(recipe, placement, bundles, model, warm_up)
-            rewards = Rewards(loaded, placement, bundles)
+            rewards = Rewards(loaded, placement, bundles, model)
             rewards.ready()
             rollouts.ready()
             folder.status(phase="evaluate")

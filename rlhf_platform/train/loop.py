@@ -75,7 +75,7 @@ def rl_steps(
         metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
         metrics |= drafting.step([s.sample for s in got.samples], step, clock)
         # What `collect` counted is of all samples, also of groups that were not kept.
-        said = sample_metrics(got.samples) | got.metrics | metrics | clock.seconds()
+        said = sample_metrics(got.samples, recipe.branch) | got.metrics | metrics | clock.seconds()
         said |= {f"reward_weight/{name}": weight for name, weight in effective_weights(recipe.rewards, step).items()}
         yield StepResult(step, got.prompts, got.failed, said)
 

@@ -11,8 +11,8 @@ GAP_STEPS = 5
 """Steps whose mean reward stands for the start, and for now, in `heldout_gap`: prompts differ from step to step."""
 
 
-def sample_metrics(scored: Sequence[ScoredSample]) -> dict[str, float]:
-    """The step's samples in numbers (docs/run.md): reward and its terms, word errors, pace, length.
+def sample_metrics(scored: Sequence[ScoredSample], branch: str) -> dict[str, float]:
+    """The step's samples in numbers (docs/run.md): reward and its terms, length, and of texts word errors and pace.
 
     What a step has no samples for is NaN, as `reward` where every reward failed, or left out where it is optional:
     pace without durations, a correlation without spread.
@@ -22,7 +22,7 @@ def sample_metrics(scored: Sequence[ScoredSample]) -> dict[str, float]:
     return {
         "reward": mean([o.value for o in outcomes]),
         **spread_metrics(outcomes),
-        **transcript_metrics([s.sample for s in scored]),
+        **(transcript_metrics([s.sample for s in scored]) if branch == "asr" else {}),
         "completion_tokens": mean(lengths),
         "completion_tokens_std": deviation(lengths),
         "cut": mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -17,16 +16,16 @@ from rlhf_platform.train.cluster import Placement, placed
 from rlhf_platform.train.context import (
     PROBE_CLIPS,
     RunContext,
-    evaluate_policy,
-    first_evaluation,
     prove_checkpoint,
-    report_run,
     watched,
 )
+from rlhf_platform.train.links import link
+from rlhf_platform.train.measures import first_evaluation, measure_of
 from rlhf_platform.train.prepare import Data
 from rlhf_platform.train.rounds import RoundResult, preference_rounds
 from rlhf_platform.train.stages import JudgedTrainer
 from rlhf_platform.train.team import Rewards, Rollouts
+from rlhf_platform.types import Prompt
 
 
 def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | None) -> None:
@@ -40,7 +39,8 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
         if not trains_policy and judgements is not None:
             _keep_reward_model(run, _rounds(run, data, model, start, judgements, None, trainer))
             return
-        sampling = _sampling(run, placement, start.policy if start and trains_policy else model, data)
+        policy = start.policy if start and trains_policy else model
+        sampling = start_sampling(run, placement, policy, data.rl, recipe.learner.workers)
         if start:
             sampling[0].set_random_states(start.state()["actors"]["rollout"])
             sampling[1].load_states(start.state()["actors"]["rewards"])
@@ -48,19 +48,19 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
             _keep_reward_model(run, _rounds(run, data, model, start, judgements, sampling, trainer))
             return
         folder.status(phase="evaluate before")
-        before = first_evaluation(run, *sampling, data.evaluation, resumed=start is not None)
+        measure = measure_of(recipe.branch)
+        before, _ = first_evaluation(run, *sampling, data.evaluation, resumed=start is not None)
         last = _rounds(run, data, model, start, judgements, sampling, trainer)
         folder.status(phase="evaluate after")
-        after, _ = evaluate_policy(run, "after RL", *sampling, data.evaluation, recipe.steps)
-        run.wandb.comparison(recipe.steps, data.evaluation, before, after)
+        after, _ = measure.evaluate(run, "after RL", *sampling, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
-        shutil.copytree(last, folder.checkpoint, copy_function=_link)
+        shutil.copytree(last, folder.checkpoint, copy_function=link)
         probe = data.rl[:PROBE_CLIPS]
         served = prove_checkpoint(recipe, sampling[0], trainer.checkpoint_difference, folder.checkpoint, probe)
         display.line(
             f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
         )
-    report_run(run, model, before, after, served)
+    measure.report(run, model, data.evaluation, before, after, served)
 
 
 def _judgements(run: RunContext) -> list[Judgement] | None:
@@ -75,11 +75,14 @@ def _judgements(run: RunContext) -> list[Judgement] | None:
     return found
 
 
-def _sampling(run: RunContext, placement: Placement, policy: Path | str, data: Data) -> tuple[Rollouts, Rewards]:
+def start_sampling(
+    run: RunContext, placement: Placement, policy: Path | str, prompts: Sequence[Prompt], learners: int
+) -> tuple[Rollouts, Rewards]:
+    """What samples and scores, ready. `learners`: places of the placement that are theirs."""
     run.display.line("starting rollout and reward actors")
     recipe = run.recipe
-    rollouts = Rollouts(recipe, placement, count(), policy, data.rl[:PROBE_CLIPS])
-    rewards = Rewards(run.loaded, placement, count(recipe.rollout.workers + recipe.learner.workers))
+    rollouts = Rollouts(recipe, placement, count(), policy, prompts[:PROBE_CLIPS])
+    rewards = Rewards(run.loaded, placement, count(recipe.rollout.workers + learners), policy)
     rewards.ready()
     rollouts.ready()
     return rollouts, rewards
@@ -116,8 +119,8 @@ def _rounds(
     ):
         metrics, last = dict(result.metrics), result.checkpoint
         if sampling and recipe.evaluation.every and result.step < recipe.steps:
-            found, measured = evaluate_policy(run, f"round {result.number}", *sampling, data.evaluation, result.step)
-            metrics |= {"heldout_wer": found.total.wer, **measured}
+            measure = measure_of(recipe.branch)
+            metrics |= measure.evaluate(run, f"round {result.number}", *sampling, data.evaluation, result.step)[1]
         history.append(metrics)
         folder.step(result.step, metrics, [prompt.id for prompt in result.prompts], result.failed)
         folder.status(step=result.step)
@@ -151,7 +154,7 @@ def _save(
     }
     score = -metrics["heldout_wer"] if "heldout_wer" in metrics else metrics.get("reward", 0.0)
     with run.checkpoints.writing(result.step, score) as draft:
-        shutil.copytree(result.checkpoint, draft / "policy", copy_function=_link)
+        shutil.copytree(result.checkpoint, draft / "policy", copy_function=link)
         (draft / "recipe.yaml").write_text(recipe, "utf-8")
         (draft / "state.json").write_text(json.dumps(state))
     run.checkpoints.prune(run.recipe.checkpoint)
@@ -161,7 +164,7 @@ def _save(
 def _keep_reward_model(run: RunContext, source: Path) -> None:
     """The reward model where a policy would be, and what it got right."""
     (last,) = run.folder.history()[-1:]
-    shutil.copytree(source, run.folder.checkpoint, copy_function=_link)
+    shutil.copytree(source, run.folder.checkpoint, copy_function=link)
     known = ("pair_accuracy", "heldout_pair_accuracy", "reward_margin", "loss")
     results = {name: last[name] for name in known if name in last}
     run.folder.write("results.json", json.dumps(results | {"steps": run.recipe.steps, "seed": run.recipe.seed}))
@@ -172,11 +175,3 @@ def _numbers(metrics: Mapping[str, float]) -> str:
     """What a person asks of a round."""
     names = ("loss", "pair_accuracy", "heldout_pair_accuracy", "reward_margin", "pairs", "reward", "seconds")
     return "  ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)
-
-
-def _link(source: str, target: str) -> None:
-    """A second name for a file that nobody changes any more: checkpoints are large."""
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)

@@ -28,6 +28,7 @@ from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
+from rlhf_platform.train.prepare_speech import check_texts, speaking, with_codec
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
 
@@ -60,10 +61,18 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
     limit = recipe.evaluation.max_clips or len(evaluation)
     evaluation = evaluation[:: max(1, -(-len(evaluation) // limit))]
     _cut_long_clips(recipe, evaluation, display)
+    content = path.read_bytes()
+    if recipe.branch == "tts":
+        rows = [row for row in rows if row.split in (recipe.data.rl_split, recipe.data.eval_split)]
+        check_texts(recipe, rows)
+        if recipe.sft.steps:
+            with display.phase("encode recordings", len(train)) as phase:
+                train = with_codec(recipe, train, phase.update)
+        content += json.dumps(asdict(recipe.speech)).encode()
     display.line(
         f"data: {len(train)} clips for the warm start, {len(rl)} for RL, {len(evaluation)} held out, from {path}"
     )
-    return Data(train, rl, evaluation, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Data(train, rl, evaluation, hashlib.sha256(content).hexdigest())
 
 
 def _cut_long_clips(recipe: Recipe, prompts: Sequence[Prompt], display: Display) -> None:
@@ -89,6 +98,9 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
     model = fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
+    if recipe.branch == "tts":
+        learns = recipe.sft.steps > 0 and recipe.backbone.path is None
+        model = speaking(recipe, model, [p.reference for p in data.train] if learns else [])
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]
@@ -137,13 +149,19 @@ def _built(recipe: Recipe, data: Data, display: Display) -> Path:
 
     backbone = recipe.backbone
     # Only a tokenizer of its own depends on the data.
-    texts = [p.reference for p in data.train] if backbone.build == "tiny" else []
-    path = Path(recipe.cache_dir, "backbone", _hash([asdict(backbone), texts, _code_version()])).resolve()
+    texts = [text for p in data.train for text in _texts_of(p)] if backbone.build == "tiny" else []
+    path = Path(recipe.cache_dir, "backbone", _hash([asdict(backbone), texts, code_version()])).resolve()
     if not path.is_dir():
         with _made_whole(path) as draft:
             build_backbone(backbone, texts, draft)
         display.line(f"backbone: {backbone.build}, built in {path}")
     return path
+
+
+def _texts_of(prompt: Prompt) -> list[str]:
+    """All that a prompt may be written with."""
+    spoken = (str(prompt.metadata[key]) for key in ("instruction", "inline") if key in prompt.metadata)
+    return [prompt.reference, *spoken]
 
 
 def fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
@@ -164,7 +182,7 @@ def fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
         return model
     if covered < wanted:
         raise RecipeError(f"backbone.window is {wanted:g}: the positions of {model} cover {covered:g} s; lower it")
-    path = Path(recipe.cache_dir, "backbone", _hash([str(model), wanted, _code_version()])).resolve()
+    path = Path(recipe.cache_dir, "backbone", _hash([str(model), wanted, code_version()])).resolve()
     if not path.is_dir():
         with _made_whole(path) as draft:
             adapter.cut_window(wanted, draft)
@@ -212,10 +230,10 @@ def _digest(recipe: Recipe, stages: Sequence[Stage], data: str, *more: object) -
         data,
         *more,
     ]
-    return _hash([*parts, _code_version()])
+    return _hash([*parts, code_version()])
 
 
-def _code_version() -> str:
+def code_version() -> str:
     """Digest of the code that a warm start runs, its libraries included."""
     packages = Path(policies.__file__).parent, Path(rlhf_platform.__file__).parent
     files = sorted(packages[0].rglob("*.py"))

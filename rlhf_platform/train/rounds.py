@@ -160,7 +160,7 @@ def made(
             f"rewards: in round {number} all samples of each of {len(prompts)} prompts have the same reward, so that "
             "nothing can be chosen; raise algorithm.group_size or rollout.temperature"
         )
-    metrics = sample_metrics(scored) | failure_metrics(scored, group)
+    metrics = sample_metrics(scored, recipe.branch) | failure_metrics(scored, group)
     metrics["groups_with_spread"] = len(pairs) / len(prompts)
     return Material(pairs, prompts, [s for s in scored if isinstance(s.outcome, Failed)], metrics)
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,6 +11,7 @@ from rlhf_platform.data.sampler import PromptSampler
 from rlhf_platform.recipe.algorithms import OnlineConfig
 from rlhf_platform.recipe.files import recipe_files
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
+from rlhf_platform.recipe.preferences import MakePairs
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.progress import Display, step_numbers
@@ -21,18 +23,18 @@ from rlhf_platform.train.cluster import cluster, placed
 from rlhf_platform.train.context import (
     PROBE_CLIPS,
     RunContext,
-    evaluate_policy,
-    first_evaluation,
     prove_checkpoint,
-    report_run,
     watched,
 )
 from rlhf_platform.train.loop import rl_steps
+from rlhf_platform.train.measures import first_evaluation, measure_of
 from rlhf_platform.train.measuring import heldout_gap
 from rlhf_platform.train.offline import learn_offline
+from rlhf_platform.train.pairing import make_pairs
 from rlhf_platform.train.prepare import Data, prepare_data, prepare_model
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
+from rlhf_platform.train.warm_start import keep_warm_start
 from rlhf_platform.types import Prompt
 
 
@@ -78,7 +80,11 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
     data = prepare_data(recipe, display)
     folder.status(phase="warm start")
     model = started_from(start, data.digest) if start else str(prepare_model(recipe, data, display))
-    if isinstance(recipe.algorithm, OnlineConfig):
+    if isinstance(recipe.algorithm, MakePairs):
+        make_pairs(run, data, model)
+    elif recipe.steps == 0 and Path(model).is_dir():
+        keep_warm_start(run, data, Path(model))
+    elif isinstance(recipe.algorithm, OnlineConfig):
         _learn_online(run, data, model, start)
     else:
         learn_offline(run, data, model, start)
@@ -103,14 +109,12 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
         display.line(f"rollout and learner agree on the start: log-probs within {proof.difference:.1e}")
 
         folder.status(phase="evaluate before")
-        before = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
+        measure = measure_of(recipe.branch)
+        before, _ = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
-        train(run, team, sampler, data.evaluation, probe, done, origin, before.total.wer)
-        after = before
-        if recipe.steps:
-            folder.status(phase="evaluate after")
-            after, _ = evaluate_policy(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
-            run.wandb.comparison(recipe.steps, data.evaluation, before, after)
+        train(run, team, sampler, data.evaluation, probe, done, origin, before)
+        folder.status(phase="evaluate after")
+        after, _ = measure.evaluate(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
         served = prove_checkpoint(recipe, team.rollouts, team.learners.checkpoint_difference, folder.checkpoint, probe)
@@ -118,7 +122,7 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
             f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
         )
     differences = [max(m["logprob_diff_max"], m["probe_diff_max"]) for m in folder.history()]
-    report_run(run, model, before, after, max([proof.difference, served, *differences]))
+    measure.report(run, model, data.evaluation, before, after, max([proof.difference, served, *differences]))
 
 
 def train(
@@ -129,11 +133,11 @@ def train(
     probe: Sequence[Prompt],
     done: int,
     origin: Mapping[str, str],
-    wer_before: float,
+    before: Any,
 ) -> None:
     """The RL steps after `done`, each written down, watched and, where the recipe says so, evaluated and kept.
 
-    `origin`: what a checkpoint says of where the run comes from. `wer_before`: held-out, before RL. Raises
+    `origin`: what a checkpoint says of where the run comes from. `before`: the evaluation before RL. Raises
     MonitorError.
     """
     recipe, folder = run.recipe, run.folder
@@ -142,9 +146,11 @@ def train(
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
-                found, measured = evaluate_policy(run, f"step {step}", team.rollouts, team.rewards, heldout, step)
-                metrics |= {"heldout_wer": found.total.wer, **measured}
-                metrics["heldout_gap"] = heldout_gap([*history, metrics], wer_before)
+                measure = measure_of(recipe.branch)
+                _, measured = measure.evaluate(run, f"step {step}", team.rollouts, team.rewards, heldout, step)
+                metrics |= measured
+                if "heldout_wer" in measured:
+                    metrics["heldout_gap"] = heldout_gap([*history, metrics], before.total.wer)
             history.append(metrics)
             folder.step(step, metrics, [prompt.id for prompt in result.prompts], result.failed)
             folder.status(step=step)

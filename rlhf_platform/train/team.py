@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from rlhf_platform.learner.worker import LearnerWorker
 from rlhf_platform.recipe.algorithms import GDPO
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.rewards import reward_reservation
-from rlhf_platform.recipe.schema import ClusterConfig, Recipe, RewardConfig, ScoringConfig
+from rlhf_platform.recipe.schema import Recipe, RewardConfig, ScoringConfig
 from rlhf_platform.train.cluster import Placement
+from rlhf_platform.train.voice import Voice
 from rlhf_platform.train.waiting import wait
+from rlhf_platform.train.workers import Workers
 from rlhf_platform.types import Prompt, Sample, ScoredSample
 from rollout.engine import SamplingSettings
 from rollout.worker import RolloutWorker
@@ -40,10 +42,10 @@ class Team:
 
     def __init__(self, loaded: LoadedRecipe, placement: Placement, model: Path | str, probe: Sequence[Prompt]) -> None:
         recipe = loaded.recipe
-        bundles = iter(range(recipe.rollout.workers + recipe.learner.workers + recipe.scoring.workers))
+        bundles = count()
         self.rollouts = Rollouts(recipe, placement, bundles, model, probe)
         self.learners = Learners(recipe, placement, bundles, model)
-        self.rewards = Rewards(loaded, placement, bundles)
+        self.rewards = Rewards(loaded, placement, bundles, model)
         for part in (self.rewards, self.learners, self.rollouts):
             part.ready()
 
@@ -64,40 +66,7 @@ class Team:
         self.rewards.load_states(state["rewards"])
 
 
-class _Workers:
-    """Actors of one kind, called together; each call is one bounded wait."""
-
-    def __init__(self, kind: Any, name: str, timeouts: ClusterConfig, options: Sequence[Any], arguments: Any) -> None:
-        """One actor of class `kind` for each of `options`; `name`: what they are called in errors."""
-        self._actors = [kind.options(**each).remote(*arguments) for each in options]
-        self._name, self._timeouts = name, timeouts
-
-    def random_states(self) -> list[dict[str, Any]]:
-        """Of each actor's process, in order."""
-        found: list[dict[str, Any]] = self._all("random_state", "say where their random generators stand")
-        return found
-
-    def set_random_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """What `random_states` gave, to as many actors."""
-        self._each("set_random_state", states, "set their random generators")
-
-    def _all(self, method: str, task: str, *arguments: Any, timeout: float = 0.0) -> list[Any]:
-        """Call a method of every actor with the same arguments; the answers in order."""
-        answers = [getattr(actor, method).remote(*arguments) for actor in self._actors]
-        return list(wait(answers, self._name, task, timeout or self._timeouts.step_timeout))
-
-    def _each(self, method: str, arguments: Sequence[Any], task: str, timeout: float = 0.0) -> list[Any]:
-        """Call a method of the first actors with an argument of its own each; the answers in order."""
-        answers = [getattr(actor, method).remote(it) for actor, it in zip(self._actors, arguments, strict=False)]
-        return list(wait(answers, self._name, task, timeout or self._timeouts.step_timeout))
-
-    def _deal(self, items: Sequence[Any]) -> list[list[Any]]:
-        """The items in equal shares, in order, at most one share for each actor."""
-        share = -(-len(items) // len(self._actors))
-        return [list(items[i : i + share]) for i in range(0, len(items), share)]
-
-
-class Rollouts(_Workers):
+class Rollouts(Workers):
     """All rollout workers: prompts are dealt out among them, weights go to each."""
 
     def __init__(
@@ -121,9 +90,9 @@ class Rollouts(_Workers):
         rollout, algorithm = self._recipe.rollout, self._recipe.algorithm
         return self._generate(prompts, algorithm.group_size, rollout.temperature, seed, "generate samples")
 
-    def greedy(self, prompts: Sequence[Prompt]) -> list[Sample]:
-        """The most likely completion of each prompt."""
-        return self._generate(prompts, 1, 0.0, 0, "decode the evaluation set")
+    def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
+        """One completion of each held-out prompt, drawn alike each time."""
+        return self._generate(prompts, 1, self._recipe.evaluation.temperature, 0, "decode the evaluation set")
 
     def probe(self, prompts: Sequence[Prompt], seed: int) -> list[list[Sample]]:
         """One completion of the fixed probe prompts from every worker."""
@@ -157,7 +126,7 @@ class Rollouts(_Workers):
         return list(chain.from_iterable(wait(answers, self._name, task, self._timeouts.step_timeout)))
 
 
-class Learners(_Workers):
+class Learners(Workers):
     """All ranks of the learner. Calls that gather weights go to every rank."""
 
     def __init__(self, recipe: Recipe, placement: Placement, bundles: Iterator[int], model: Path | str) -> None:
@@ -216,11 +185,14 @@ class Learners(_Workers):
         return float(wait(answer, "learner 0", "load the checkpoint in Transformers", self._timeouts.step_timeout))
 
 
-class Rewards(_Workers):
+class Rewards(Workers):
     """All reward workers: samples are dealt out among them, whole groups to one; their answers are combined here."""
 
-    def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Iterator[int]) -> None:
-        """Raises RecipeError when a `token_env` names a variable that is not set."""
+    def __init__(self, loaded: LoadedRecipe, placement: Placement, bundles: Iterator[int], model: Path | str) -> None:
+        """`model`: a checkpoint whose tokens it is that are scored.
+
+        Raises RecipeError when a `token_env` names a variable that is not set.
+        """
         recipe = self._recipe = loaded.recipe
         cpus, gpus = reward_reservation(recipe)
         options = [placement.options(next(bundles), cpus, gpus) for _ in range(recipe.scoring.workers)]
@@ -231,9 +203,12 @@ class Rewards(_Workers):
         ]
         arguments = (*terms, recipe.cluster.start_timeout)
         super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, arguments)
+        self.voice = Voice(recipe, placement, bundles, model) if recipe.branch == "tts" else None
 
     def ready(self) -> None:
         self._each("start", range(len(self._actors)), "load the rewards", self._timeouts.start_timeout)
+        if self.voice:
+            self.voice.ready()
 
     def score(
         self, samples: Sequence[Sample], step: int, group_size: int | None = None
@@ -267,16 +242,20 @@ class Rewards(_Workers):
 
     def _asked(self, method: str, samples: Sequence[Sample], unit: int) -> tuple[list[list[Answer]], Counter[str]]:
         """One answer per term and sample."""
-        share = -(-len(samples) // unit // len(self._actors)) * unit
-        batches = [
-            PackedBatch.of(InputBatch.of(samples[start : start + share])) for start in range(0, len(samples), share)
-        ]
+        size = -(-len(samples) // unit // len(self._actors)) * unit
+        shares = [samples[start : start + size] for start in range(0, len(samples), size)]
+        work: Counter[str] = Counter()
+        sounds: Sequence[Any] = [None] * len(shares)
+        if self.voice:
+            sounds, took = self.voice.decode(shares)
+            work.update(took)
+        batches = [PackedBatch.of(InputBatch.of(share)) for share in shares]
         seconds = _SCORING_SHARE * self._timeouts.step_timeout
         asked = [
-            getattr(actor, method).remote(batch, seconds) for actor, batch in zip(self._actors, batches, strict=False)
+            getattr(actor, method).remote(batch, seconds, heard)
+            for actor, batch, heard in zip(self._actors, batches, sounds, strict=False)
         ]
         parts: list[Answers] = wait(asked, self._name, "score", self._timeouts.step_timeout)
-        work: Counter[str] = Counter()
         for part in parts:
             work.update(part.work)
         by_term = zip(*(part.by_term for part in parts), strict=True)

@@ -27,7 +27,7 @@ class FakeRollouts:
         generator = np.random.default_rng(seed)
         return [self._answer(prompt, generator) for prompt in prompts for _ in range(GROUP)]
 
-    def greedy(self, prompts: Sequence[Prompt]) -> list[Sample]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
         return [self._answer(prompt, np.random.default_rng(0)) for prompt in prompts]
 
     def probe(self, prompts: Sequence[Prompt], seed: int) -> list[list[Sample]]:

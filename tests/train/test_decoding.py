@@ -20,8 +20,9 @@ from rlhf_platform.tracking.checkpoints import Checkpoints
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
-from rlhf_platform.train.context import RunContext, evaluate_policy
+from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.decoding import decode
+from rlhf_platform.train.measures import Hearing
 from rlhf_platform.train.prepare import prepare_data
 from rlhf_platform.types import Prompt, Sample, Scored, ScoredSample, StopReason
 
@@ -36,7 +37,7 @@ class Listeners:
         self.asked: list[list[Prompt]] = []
         self.stops = stops or {}
 
-    def greedy(self, prompts: Sequence[Prompt]) -> list[Sample]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
         self.asked.append(list(prompts))
         return [self._answer(n, prompt) for n, prompt in enumerate(prompts, start=1)]
 
@@ -131,13 +132,13 @@ def test_the_evaluation_counts_a_long_clip_once_and_its_rewards_too(tmp_path: Pa
     folder = RunDir.create(tmp_path, "a", 0)
     wandb = WandbLog(TrackingConfig(wandb="off"), "a", folder.path, {}, "id")
     run = RunContext(loaded, folder, Display(), wandb, Checkpoints(folder.path))
-    result, measured = evaluate_policy(run, "before RL", Listeners(), Judges(), heldout(manifest), 0)  # type: ignore[arg-type]
+    result, measured = Hearing().evaluate(run, "before RL", Listeners(), Judges(), heldout(manifest), 0)  # type: ignore[arg-type]
     assert [(u.prompt_id, u.hypothesis, u.errors.errors) for u in result.utterances] == [
         ("long", "word 1 word 2", 3),
         ("silent", "", 0),
         ("short", "word 3 ", 1),
     ]
-    assert measured == {"heldout/tokens": pytest.approx((5 + 0 + 3) / 3)}
+    assert measured == {"heldout_wer": result.total.wer, "heldout/tokens": pytest.approx((5 + 0 + 3) / 3)}
 
 
 def test_long_clips_are_cut_as_the_data_are_prepared(tmp_path: Path, manifest: Path) -> None:

@@ -32,7 +32,7 @@ class Actors:
     def ready(self) -> None:
         pass
 
-    def greedy(self, prompts: Sequence[Prompt]) -> list[Sample]:
+    def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
         return [Sample(prompt, (1, 2), (-1.0, -1.0), "hello", StopReason.EOS, 0) for prompt in prompts]
 
     def score(self, samples: Sequence[Sample], step: int) -> tuple[list[ScoredSample], None]:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from rlhf_platform.data.sampler import PromptSampler
 from rlhf_platform.errors import MonitorError, RunError
+from rlhf_platform.evaluation.report import evaluate
 from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
 from rlhf_platform.tracking.progress import Display
@@ -46,6 +47,8 @@ checkpoint: {every: 2, keep_last: 2, keep_best: 1}
 tracking: {wandb: 'off'}
 """
 PROMPTS = [Prompt(f"p{i}", "", "yes", "en") for i in range(7)]
+BEFORE = evaluate("before RL", PROMPTS[:2], ["no", "no"])
+"""A WER of 1."""
 KILLS = 28
 """The first four fall before the first checkpoint, or about there."""
 
@@ -62,7 +65,7 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     sync(team.learners, team.rollouts, done, PROMPTS[:1], "float32")
     wandb = WandbLog(loaded.recipe.tracking, "a", folder.path, {}, "id")
     run = RunContext(loaded, folder, Display(Console(file=StringIO())), wandb, Checkpoints(folder.path))
-    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {}, 1.0)
+    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {}, BEFORE)
 
 
 def start(where: Path) -> None:

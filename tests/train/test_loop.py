@@ -59,11 +59,13 @@ def test_a_failure_changes_no_advantage_but_its_own(failed: list[bool], rewards:
 
 
 def test_metrics_never_count_a_failure_as_a_reward() -> None:
-    metrics = sample_metrics([scored(0.8, "alpha bravo"), scored(0.4, "alpha", StopReason.LENGTH), scored(FAILED, "")])
+    metrics = sample_metrics(
+        [scored(0.8, "alpha bravo"), scored(0.4, "alpha", StopReason.LENGTH), scored(FAILED, "")], "asr"
+    )
     assert metrics["reward"] == metrics["reward/wer"] == pytest.approx(0.6)
     assert metrics["sample_wer"] == pytest.approx(3 / 6)  # 0, 1 and 2 errors on two words each
     assert metrics["cut"] == pytest.approx(1 / 3)
-    assert math.isnan(sample_metrics([scored(FAILED)])["reward"])
+    assert math.isnan(sample_metrics([scored(FAILED)], "asr")["reward"])
 
 
 def test_the_probe_sees_any_difference_and_any_nan() -> None:
@@ -142,5 +144,5 @@ def test_dapo_takes_off_a_point_for_a_cut_sample_and_a_share_of_it_near_the_limi
 
 
 def test_a_monitor_may_name_every_metric_of_the_samples() -> None:
-    names = set(sample_metrics([scored(1.0), scored(FAILED)]) | failure_metrics([scored(FAILED)], 1))
+    names = set(sample_metrics([scored(1.0), scored(FAILED)], "asr") | failure_metrics([scored(FAILED)], 1))
     assert {n for n in names if n not in METRICS and not n.startswith(PER_TERM)} == set()

@@ -121,7 +121,7 @@ def test_texts_without_a_word_are_empty() -> None:
 
 
 def test_the_lengths_are_of_all_samples_and_the_reward_of_those_that_have_one() -> None:
-    metrics = sample_metrics([scored(Scored(1.0, {}), tokens=2), scored(FAILED, tokens=6)])
+    metrics = sample_metrics([scored(Scored(1.0, {}), tokens=2), scored(FAILED, tokens=6)], "asr")
     assert (metrics["completion_tokens"], metrics["completion_tokens_std"]) == (4, 2)
     assert (metrics["reward"], metrics["reward_std"]) == (1, 0)
 
@@ -140,8 +140,8 @@ def test_the_lengths_are_of_all_samples_and_the_reward_of_those_that_have_one() 
 def test_every_metric_is_finite_or_has_no_samples_and_a_monitor_may_name_it(drawn: list[Any]) -> None:
     outcomes = [Scored(sum(v), {"x": v[0], "y.f0": v[1]}, {"x": -v[0]}) if v else FAILED for v, *_ in drawn]
     samples = [sample(text, reference, duration=time) for _, text, reference, time in drawn]
-    metrics = sample_metrics([ScoredSample(*pair) for pair in zip(samples, outcomes, strict=True)])
-    assert {name: said for name in metrics if (said := unknown_metric(name, ["x", "y"]))} == {}
+    metrics = sample_metrics([ScoredSample(*pair) for pair in zip(samples, outcomes, strict=True)], "asr")
+    assert {name: said for name in metrics if (said := unknown_metric("asr", name, ["x", "y"]))} == {}
     odd = {name for name, value in metrics.items() if not math.isfinite(value)}
     assert odd <= {"reward", "reward_std", "sample_wer", "insertion_rate"} or not drawn
     assert "reward" not in odd or not any(v for v, *_ in drawn)

@@ -1,0 +1,168 @@
+"""What a run measures before and after: the words that it hears, or the speech that it makes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rlhf_platform.evaluation import speech
+from rlhf_platform.evaluation.report import EvalResult, as_lines, compare, evaluate, examples, lines, render
+from rlhf_platform.evaluation.speech import QUALITY, SpeechResult, read_speech, write_speech
+from rlhf_platform.train.context import RunContext
+from rlhf_platform.train.decoding import decode
+from rlhf_platform.train.drafting import guesses
+from rlhf_platform.train.measuring import heldout_means
+from rlhf_platform.train.team import Rewards, Rollouts
+from rlhf_platform.types import Prompt
+
+
+class Measure(Protocol):
+    """What is measured in a branch."""
+
+    def evaluate(
+        self, run: RunContext, label: str, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], step: int
+    ) -> tuple[Any, dict[str, float]]:
+        """What the policy makes of the held-out prompts, written down, and its metrics."""
+        ...
+
+    def read(self, run: RunContext, label: str) -> Any:
+        """What `evaluate` wrote under that label; None if it did not."""
+        ...
+
+    def report(
+        self, run: RunContext, start: str, prompts: Sequence[Prompt], before: Any, after: Any, largest: float
+    ) -> None:
+        """Tell a person, and write results.json. `largest`: log-prob difference of the whole run."""
+        ...
+
+
+class Hearing:
+    """Word error rate of what it hears."""
+
+    def evaluate(
+        self, run: RunContext, label: str, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], step: int
+    ) -> tuple[EvalResult, dict[str, float]]:
+        samples = decode(rollouts, prompts, run.recipe)
+        result = evaluate(label, prompts, [s.text for s in samples], run.recipe.evaluation.normalizer)
+        name = label.replace(" ", "_")
+        run.folder.write(f"evaluation_{name}.json", result.to_json())
+        measured = {"heldout_wer": result.total.wer, **heldout_means(rewards.evaluate(samples))}
+        run.wandb.metrics(step, measured)
+        run.wandb.samples(step, f"heldout_{name}", rewards.score(samples, step)[0])
+        terms = "".join(f", {term} {value:.4g}" for term, value in measured.items() if term != "heldout_wer")
+        run.display.line(f"held-out WER {label}: {100 * result.total.wer:.2f} % on {len(prompts)} clips{terms}")
+        if said := guesses(rollouts, run.recipe):
+            run.display.line(said)
+        return result, measured
+
+    def read(self, run: RunContext, label: str) -> EvalResult | None:
+        path = run.folder.path / f"evaluation_{label.replace(' ', '_')}.json"
+        return EvalResult.from_json(path.read_text("utf-8")) if path.is_file() else None
+
+    def report(
+        self,
+        run: RunContext,
+        start: str,
+        prompts: Sequence[Prompt],
+        before: EvalResult,
+        after: EvalResult,
+        largest: float,
+    ) -> None:
+        recipe, folder, display = run.recipe, run.folder, run.display
+        config = recipe.evaluation
+        if after is not before:
+            run.wandb.comparison(recipe.steps, prompts, before, after)
+        rows = compare([before], [after], resamples=config.bootstrap_samples, confidence=config.confidence)
+        title = "Held-out word error rate, %, before and after RL"
+        display.show(render(rows, title))
+        display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
+        folder.write("report.txt", "\n".join(lines(rows, title)) + "\n")
+        folder.write("examples.md", examples(before, after, count=20))
+        difference = rows[0].difference
+        results = {
+            "start_checkpoint": start,
+            "wer_before": before.total.wer,
+            "wer_after": after.total.wer,
+            "wer_difference": difference.point,
+            "wer_difference_interval": [difference.low, difference.high],
+            "confidence": difference.confidence,
+            "max_logprob_diff": largest,
+            "steps": recipe.steps,
+            "seed": recipe.seed,
+        }
+        folder.write("results.json", json.dumps(results, indent=1))
+
+
+class Speech:
+    """What `evaluation.rewards` say of how it speaks, and how often it is better than before."""
+
+    def evaluate(
+        self, run: RunContext, label: str, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], step: int
+    ) -> tuple[SpeechResult, dict[str, float]]:
+        assert rewards.voice is not None
+        samples = decode(rollouts, prompts, run.recipe)
+        scored = rewards.evaluate(samples)
+        sounds = rewards.voice.sounds(samples)
+        result = write_speech(run.folder.path, label, scored, sounds)
+        measured = {"heldout_quality": result.mean(QUALITY), **heldout_means(scored)}
+        measured["heldout_ended"] = result.mean(speech.ENDED)
+        run.wandb.metrics(step, measured)
+        run.wandb.speech(step, f"heldout_{label.replace(' ', '_')}", scored, sounds)
+        terms = "".join(f", {term.removeprefix('heldout/')} {value:.4g}" for term, value in measured.items())
+        run.display.line(f"held-out speech {label}, {len(prompts)} prompts{terms}")
+        return result, measured
+
+    def read(self, run: RunContext, label: str) -> SpeechResult | None:
+        name = label.replace(" ", "_")
+        return read_speech(run.folder.path, name) if (run.folder.path / f"speech_{name}.jsonl").is_file() else None
+
+    def report(
+        self,
+        run: RunContext,
+        start: str,
+        prompts: Sequence[Prompt],
+        before: SpeechResult,
+        after: SpeechResult,
+        largest: float,
+    ) -> None:
+        config = run.recipe.evaluation
+        results = {"before": before} if after is before else {"before": before, "after": after}
+        shown = speech.table(results, "Held-out speech", config.confidence, config.bootstrap_samples)
+        run.display.show(shown)
+        run.display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
+        run.folder.write("report.txt", "\n".join(as_lines(shown)) + "\n")
+        rate = speech.win_rate(before, after).rate
+        found = {
+            "start_checkpoint": start,
+            "heldout_before": {name: before.mean(name) for name in [*before.names, speech.ENDED]},
+            "heldout_after": {name: after.mean(name) for name in [*after.names, speech.ENDED]},
+            "win_rate": rate.point,
+            "win_rate_interval": [rate.low, rate.high],
+            "confidence": rate.confidence,
+            "max_logprob_diff": largest,
+            "steps": run.recipe.steps,
+            "seed": run.recipe.seed,
+        }
+        run.folder.write("results.json", json.dumps(found, indent=1))
+
+
+def measure_of(branch: str) -> Measure:
+    """What a run of the branch measures."""
+    return Speech() if branch == "tts" else Hearing()
+
+
+def first_evaluation(
+    run: RunContext, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], *, resumed: bool
+) -> tuple[Any, dict[str, float]]:
+    """The evaluation before RL; that of the run's first start, without its metrics, when it goes on."""
+    measure = measure_of(run.recipe.branch)
+    found = measure.read(run, "before RL") if resumed else None
+    return (found, {}) if found else measure.evaluate(run, "before RL", rollouts, rewards, prompts, step=0)
+
+
+def last_speech(folder: Path) -> SpeechResult | None:
+    """The latest evaluation of speech in a run's folder; None where it has none."""
+    for label in ("after RL", "before RL"):
+        if (folder / f"speech_{label.replace(' ', '_')}.jsonl").is_file():
+            return read_speech(folder, label)
+    return None

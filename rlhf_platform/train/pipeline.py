@@ -1,0 +1,75 @@
+"""A pipeline: its stages run one after the other, each once, and a table of what they measured."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rlhf_platform.evaluation.report import as_lines
+from rlhf_platform.evaluation.speech import SpeechResult, table
+from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.pipeline import Pipeline, PipelineStage
+from rlhf_platform.tracking.history import find_run
+from rlhf_platform.tracking.progress import Display
+from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.train.measures import last_speech
+from rlhf_platform.train.prepare import code_version
+from rlhf_platform.train.run import begin, carry_out
+
+Load = Callable[[PipelineStage, Sequence[str]], LoadedRecipe]
+"""Reads and checks the recipe of a stage, with all its overrides."""
+
+
+def run_pipeline(pipeline: Pipeline, load: Load) -> Path:
+    """Run the stages that have not run yet; returns the folder that holds them.
+
+    A stage that finished is skipped when its recipe, the stages it goes on from and the code are the same; one that
+    was cut off is begun anew.
+    """
+    display = Display()
+    folders: dict[str, Path] = {}
+    digests: dict[str, str] = {}
+    for number, stage in enumerate(pipeline.stages, start=1):
+        loaded = load(stage, stage.filled(folders))
+        digests[stage.name] = _digest(stage, [digests[name] for name in stage.needs], loaded, folders)
+        name = f"{stage.name}-{digests[stage.name]}"
+        folder = (pipeline.folder / name).resolve()
+        folders[stage.name] = folder
+        heading = f"stage {number}/{len(pipeline.stages)}, {stage.name}"
+        if folder.is_dir() and find_run(folder, folder.parent).status.get("state") == "finished":
+            display.line(f"{heading}: skipped, {folder} was made by the same recipe, stages and code")
+            continue
+        if folder.is_dir():
+            RunDir.reopen(folder).release()  # refuses while another process runs it
+            shutil.rmtree(folder)
+        display.line(f"{heading}: {stage.recipe.name}")
+        loaded = replace(loaded, recipe=replace(loaded.recipe, runs_dir=str(pipeline.folder)))
+        carry_out(*begin(loaded, name, loaded.recipe.steps), None)
+    _report(pipeline, folders, display)
+    return pipeline.folder
+
+
+def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, folders: dict[str, Path]) -> str:
+    """Names what a stage makes: eight hex digits that change with its recipe, its code and the stages before it."""
+    recipe = loaded.yaml
+    for name, folder in folders.items():
+        recipe = recipe.replace(str(folder), f"{{{name}}}")
+    parts = [recipe, *earlier, code_version()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
+def _report(pipeline: Pipeline, folders: dict[str, Path], display: Display) -> None:
+    """The table of the stages that spoke, the first as the start that the others are compared with."""
+    spoke: dict[str, SpeechResult] = {}
+    for name, folder in folders.items():
+        found = last_speech(folder)
+        if found is not None:
+            spoke[name] = found
+    if not spoke:
+        return
+    shown = table(spoke, f"{pipeline.name}: held-out speech after each stage", 0.95, 10_000)
+    display.show(shown)
+    (pipeline.folder / "report.txt").write_text("\n".join(as_lines(shown)) + "\n", "utf-8")
+    display.line(f"done: {pipeline.folder}; listen in its speech/ folders, compare with rlhf arena")

@@ -1,0 +1,33 @@
+"""A run without a step of RL: its warm start, measured and kept."""
+
+import shutil
+from pathlib import Path
+
+from rlhf_platform.train.cluster import placed
+from rlhf_platform.train.context import PROBE_CLIPS, RunContext, prove_checkpoint
+from rlhf_platform.train.links import link
+from rlhf_platform.train.measures import measure_of
+from rlhf_platform.train.offline import start_sampling
+from rlhf_platform.train.prepare import Data
+from rlhf_platform.train.stages import JudgedTrainer
+
+
+def keep_warm_start(run: RunContext, data: Data, model: Path) -> None:
+    """Evaluate the checkpoint `model`, prove it in vLLM and Transformers, and keep it as that of the run."""
+    recipe, folder = run.recipe, run.folder
+    folder.status(phase="start actors")
+    with placed(recipe) as placement:
+        rollouts, rewards = start_sampling(run, placement, model, data.rl, recipe.learner.workers)
+        folder.status(phase="evaluate")
+        measure = measure_of(recipe.branch)
+        found, _ = measure.evaluate(run, "before RL", rollouts, rewards, data.evaluation, 0)
+        folder.status(phase="checkpoint")
+        shutil.copytree(model, folder.checkpoint, copy_function=link)
+        trainer = JudgedTrainer(recipe, placement, run.display)
+        served = prove_checkpoint(
+            recipe, rollouts, trainer.checkpoint_difference, folder.checkpoint, data.rl[:PROBE_CLIPS]
+        )
+        run.display.line(
+            f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
+        )
+    measure.report(run, str(model), data.evaluation, found, found, served)
