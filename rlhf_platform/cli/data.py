@@ -1,4 +1,4 @@
-"""`rlhf data build`, `rlhf data check` and `rlhf data join`."""
+"""`rlhf data build`, `check`, `join` and `describe`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,13 +8,13 @@ import typer
 from rlhf_platform.cli.app import app, plain_errors, progress_bar
 from rlhf_platform.errors import DataError
 
-data_app = typer.Typer(help="Build, check and join data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Build, check, join and describe data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
 @data_app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits or recorded.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits, recorded, speech or phrases.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to build it in.")],
 ) -> None:
     """Make a demo data set: audio files and a manifest.
@@ -83,3 +83,25 @@ def join(
         except OSError as error:
             raise DataError(f"OUT is {str(out)!r}: {error.strerror}; name a folder that can be written") from None
         typer.echo(path)
+
+
+@data_app.command()
+def describe(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A JSONL manifest (docs/data.md).")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="NEW", help="The manifest to write; clips stay where they are.")
+    ],
+) -> None:
+    """Measure how each clip is spoken and write instructions for it; rows whose clip says another text are dropped.
+
+    Example: rlhf data describe my/manifest.jsonl --out my/described.jsonl
+    """
+    with plain_errors():
+        from rlhf_platform.data.supervision import describe_manifest
+
+        try:
+            with progress_bar("clips heard") as progress:
+                described = describe_manifest(manifest, out, progress)
+        except OSError as error:
+            raise DataError(f"--out is {str(out)!r}: {error.strerror}; name a file that can be written") from None
+        typer.echo(f"{out}: {described.report()}")

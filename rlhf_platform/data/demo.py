@@ -4,19 +4,20 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from rlhf_platform.data import digits, prompts
+from rlhf_platform.data import digits, prompts, speech
 from rlhf_platform.data.digits import build_digits
 from rlhf_platform.data.prompts import build_prompts
+from rlhf_platform.data.speech import PRETRAINING, build_speech
 from rlhf_platform.errors import RecipeError
 
-NAMES = ("digits", "recorded")
+NAMES = ("digits", "recorded", "speech", "phrases")
 
 
 def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """The manifest of data set `name`, built below `cache_dir` unless it is there already.
 
     A set of another builder version lies in another folder. Raises `RecipeError` for an unknown name,
-    `DataError` if a voice is not installed or the archive of recordings is not the one that belongs to it.
+    `DataError` if a package that speaks or measures is not installed, or the archive of recordings is another.
     """
     return build_into(name, folder_of(name, cache_dir), progress)
 
@@ -24,7 +25,9 @@ def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None]
 def folder_of(name: str, cache_dir: str | Path) -> Path:
     """Where `build` puts data set `name`, whether or not it is there. Raises `RecipeError` for an unknown name."""
     _check(name)
-    key = {"digits": digits, "recorded": prompts}[name].build_key()
+    if name == "phrases":
+        return Path(cache_dir, "data", f"{name}-{speech.build_key(PRETRAINING)}")
+    key = {"digits": digits, "recorded": prompts, "speech": speech}[name].build_key()
     return Path(cache_dir, "data", f"{name}-{key}")
 
 
@@ -33,7 +36,11 @@ def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], No
     _check(name)
     if name == "digits":
         return build_digits(out_dir, progress=progress)
-    return build_prompts(out_dir, progress=progress)
+    if name == "recorded":
+        return build_prompts(out_dir, progress=progress)
+    if name == "phrases":
+        return build_speech(out_dir, PRETRAINING, progress=progress)
+    return build_speech(out_dir, progress=progress)
 
 
 def _check(name: str) -> None:

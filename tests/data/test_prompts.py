@@ -243,7 +243,7 @@ def test_the_set_is_built_by_its_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(demo, "build_prompts", small)
     assert demo.build("recorded", tmp_path) == tmp_path / "data" / f"recorded-{build_key()}" / "manifest.jsonl"
-    with pytest.raises(RecipeError, match=r"there is digits, recorded; did you mean 'recorded'\?"):
+    with pytest.raises(RecipeError, match=r"there is digits, recorded, speech, phrases; did you mean 'recorded'\?"):
         demo.build("recordings", tmp_path)
 
 
