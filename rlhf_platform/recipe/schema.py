@@ -75,7 +75,7 @@ class DataConfig:
 
     manifest: str | None = None
     """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
-    demo: str | None = key(None, choices=(None, "digits", "recorded"))
+    demo: str | None = key(None, choices=(None, "digits", "recorded", "speech", "phrases"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     pairs: str | None = None
     """A JSONL file of judged answers (docs/preferences.md), relative to the recipe, for an offline algorithm; none: the

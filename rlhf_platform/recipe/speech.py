@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from rlhf_platform.recipe.field import key
 
 CODECS = ("world", "mimi", "dac", "encodec", "snac")
-CODEBOOKS_OF_CHOICE = ("mimi", "dac", "encodec")
+CODEBOOKS_OF_CHOICE = ("world", "mimi", "dac", "encodec")
 """Residual codecs, of which the coarse codebooks alone may be used."""
-WORLD_ENTRIES = 1024
-"""Of all codebooks of the embedded codec."""
+WORLD_CODEBOOKS = (512, 256, 256)
+"""Entries of the embedded codec's."""
 
 
 @dataclass
@@ -20,7 +20,8 @@ class SpeechConfig:
     codec_path: str | None = None
     """Checkpoint of the codec: a folder or the name of one on a hub."""
     codebooks: int | None = key(None, at_least=1, at_most=64)
-    """Use only so many, the coarse ones, of `mimi`, `dac` or `encodec`: fewer tokens, a worse sound. None: all."""
+    """Use only so many, the coarse ones, of a residual codec (all but `snac`): fewer tokens to learn, a worse sound.
+    None: all."""
     instructions: str = key("global", choices=("none", "global", "inline"))
     """What the prompt says beside the text: `none`; `global`, how it is to be spoken as a whole; `inline`, that and
     tags within the text, as StepAudio 2.5 learns it in a second stage (docs/speech_data.md)."""

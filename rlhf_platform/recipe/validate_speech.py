@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rlhf_platform.recipe.preferences import MakePairs
 from rlhf_platform.recipe.schema import EvaluationConfig, Recipe
-from rlhf_platform.recipe.speech import CODEBOOKS_OF_CHOICE, WORLD_ENTRIES, SpeechConfig
+from rlhf_platform.recipe.speech import CODEBOOKS_OF_CHOICE, WORLD_CODEBOOKS, SpeechConfig
 
 SPEAKS = ("qwen3_asr", "codec_lm")
 """Layouts that write codec tokens."""
@@ -36,9 +36,9 @@ def _speaks(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "backbone.adapter", f"it writes no speech; branch=tts takes one of {', '.join(SPEAKS)}"
     if speech.shortest >= speech.longest:
         yield "speech.shortest", f"speech.longest={speech.longest:g} is not above it; lower it"
-    slots = backbone.tiny.audio_slots
-    if backbone.path is None and backbone.build == "tiny" and speech.codec == "world" and slots < WORLD_ENTRIES:
-        said = f"speech.codec=world has {WORLD_ENTRIES} entries, each a token; raise it to {WORLD_ENTRIES}"
+    slots, entries = backbone.tiny.audio_slots, sum(WORLD_CODEBOOKS[: speech.codebooks])
+    if backbone.path is None and backbone.build == "tiny" and speech.codec == "world" and slots < entries:
+        said = f"speech.codec=world has {entries} entries, each a token; raise it to {entries}"
         yield "backbone.tiny.audio_slots", said
     if recipe.rollout.speculative != "none":
         yield "rollout.speculative", "drafting heads guess text; with branch=tts set it to none"
