@@ -8,15 +8,22 @@ from pathlib import Path
 from policies.mtp.heads import check_folder
 from rlhf_platform.errors import RunError
 from rlhf_platform.evaluation.report import EvalResult, evaluate, rate_table
+from rlhf_platform.evaluation.speech import ENDED, SpeechResult, mean_interval, table
 from rlhf_platform.recipe.load import LoadedRecipe
+from rlhf_platform.recipe.schema import TrackingConfig
+from rlhf_platform.tracking.checkpoints import Checkpoints
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
 from rlhf_platform.train.cluster import cluster, placed
+from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.decoding import decode, parts_of
 from rlhf_platform.train.drafting import guesses
+from rlhf_platform.train.measures import Speech
 from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.prepare import fitted, prepare_data
+from rlhf_platform.train.prepare_speech import speaking
 from rlhf_platform.train.run import begin
 from rlhf_platform.train.team import Rewards, Rollouts
 
@@ -35,6 +42,8 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
         prompts = prepare_data(recipe, display).evaluation
         warm_up = list(chain.from_iterable(parts_of(prompts, recipe)))[:1]
         model = str(fitted(recipe, model, display))
+        if recipe.branch == "tts":
+            model = str(speaking(recipe, model, []))
         if recipe.rollout.speculative == "mtp":
             check_folder(Path(model))
         folder.status(phase="start actors")
@@ -45,6 +54,12 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
             rewards.ready()
             rollouts.ready()
             folder.status(phase="evaluate")
+            if recipe.branch == "tts":
+                wandb = WandbLog(TrackingConfig("off"), "", folder.path, {}, "")
+                run = RunContext(loaded, folder, display, wandb, Checkpoints(folder.path))
+                spoken, _ = Speech().evaluate(run, "evaluation", rollouts, rewards, prompts, 0)
+                _report_speech(loaded, model, spoken, folder, display)
+                return folder.path
             samples = decode(rollouts, prompts, recipe)
             if said := guesses(rollouts, recipe):
                 display.line(said)
@@ -68,6 +83,23 @@ def policy_in(checkpoint: str) -> str:
             "Hugging Face folder"
         )
     return checkpoint
+
+
+def _report_speech(loaded: LoadedRecipe, model: str, spoken: SpeechResult, folder: RunDir, display: Display) -> None:
+    config = loaded.recipe.evaluation
+    display.show(table({"mean": spoken}, "Held-out speech", config.confidence, config.bootstrap_samples))
+    found = {
+        name: mean_interval(spoken, name, config.confidence, config.bootstrap_samples)
+        for name in [*spoken.names, ENDED]
+    }
+    results = {
+        "checkpoint": model,
+        "clips": len(spoken.said),
+        "confidence": config.confidence,
+        "scores": {name: [interval.point, interval.low, interval.high] for name, interval in found.items()},
+    }
+    folder.write("results.json", json.dumps(results, indent=1))
+    display.line(f"done: {folder.path}")
 
 
 def _report(

@@ -33,6 +33,9 @@ from rlhf_platform.data.digits import Plan, build_digits
 from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.prompts import Plan as PromptsPlan
 from rlhf_platform.data.prompts import build_prompts
+from rlhf_platform.data.speech import Plan as SpeechPlan
+from rlhf_platform.data.speech import build_speech
+from rlhf_platform.data.voices import Voice, speak
 from rlhf_platform.recipe.load import load_recipe
 from tests.rewards.remote.serving import certificate
 from tests.runs import write_run
@@ -124,6 +127,9 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
+    monkeypatch.setattr(demo, "build_speech", partial(build_speech, plan=SpeechPlan(1, 1, 1)))
+    if arguments[:2] == ["data", "describe"]:
+        spoken(Path("my/manifest.jsonl"))
     monkeypatch.setattr(stack, "ray", lambda *_: Check("Ray", Status.OK, ""))
     if "my-asr/recipe.yaml" in arguments:
         init.write("asr", Path("my-asr"), None)  # as a line before it does
@@ -135,6 +141,17 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export", "resume", "show", "eval"}
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
+
+
+def spoken(manifest: Path) -> None:
+    """A manifest of a clip in which its text is said."""
+    speech = speak(Voice("hibari", rate=1.0), "open the red box", 16_000)
+    clip = manifest.with_name("spoken.wav").absolute()
+    sf.write(clip, speech, 16_000)
+    seconds = len(speech) / 16_000
+    write_manifest(
+        manifest, [Row(manifest.absolute(), 1, "one", clip, "open the red box", "en", "me", seconds, "train", "CC0-1.0")]
+    )
 
 
 def without_actors(monkeypatch: pytest.MonkeyPatch) -> None:
