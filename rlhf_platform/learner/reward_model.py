@@ -14,7 +14,7 @@ from policies.lora import add_lora
 from policies.policy import freeze
 from policies.reward_model import RewardModel as Model
 from policies.reward_model import freeze_head_of_vocabulary
-from rlhf_platform.algorithms.bradley_terry import comparison_loss
+from rlhf_platform.algorithms.bradley_terry import BINS, calibration_counts, calibration_error, comparison_loss
 from rlhf_platform.data.pairs import Judgement, Pair
 from rlhf_platform.learner.collators import ComparisonCollator
 from rlhf_platform.learner.preference import Round, arguments, order, round_metrics
@@ -46,7 +46,9 @@ class Comparisons(Rows):
         margin, tie = inputs["margin"] * self.algorithm.margin_coef, inputs["tie"]
         outputs = model(**inputs)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
-        loss = comparison_loss(chosen - rejected, margin, tie, self.algorithm.tie_threshold).mean()
+        loss = comparison_loss(
+            chosen - rejected, margin, tie, self.algorithm.tie_threshold, self.algorithm.label_smoothing
+        ).mean()
         loss = loss + self.algorithm.center_coef * (chosen + rejected).square().mean()
         difference = self.accelerator.gather((chosen - rejected).detach())
         decided = ~self.accelerator.gather(tie)
@@ -62,8 +64,8 @@ def train_reward_model(
 ) -> dict[str, float]:
     """Train a reward model that begins as `task.model` and write it to `task.out` (rank 0).
 
-    Returns `round_metrics`, and `heldout_pair_accuracy`: the share of the pairs kept out of training, ties aside, whose
-    chosen answer has the larger reward. Raises what `train_preferences` raises.
+    Returns `round_metrics`, and of the pairs kept out of training, ties aside, `heldout_pair_accuracy`, the share whose
+    chosen answer has the larger reward, and `heldout_calibration_error`. Raises what `train_preferences` raises.
     """
     join_process_group(rendezvous)
     from datasets import Dataset
@@ -104,28 +106,28 @@ def train_reward_model(
     metrics = round_metrics(reporter.logs)
     if any(not pair.tie for pair in held_out):
         collator = ComparisonCollator(adapter, held_out)
-        metrics["heldout_pair_accuracy"] = pair_accuracy(trainer, collator, len(held_out), rendezvous)
+        counts = held_out_counts(trainer, collator, len(held_out), rendezvous)
+        found, _, right = counts.sum(0).tolist()
+        metrics["heldout_pair_accuracy"] = right / found
+        metrics["heldout_calibration_error"] = calibration_error(counts)
     layout, out = recipe.backbone.adapter, Path(task.out)
     save_whole(trainer, rendezvous, config.zero_stage, lambda model: cast(Model, model).save(layout, out))
     return metrics
 
 
 @torch.no_grad()
-def pair_accuracy(trainer: Any, collator: ComparisonCollator, pairs: int, rendezvous: Rendezvous) -> float:
-    """Share of the collator's pairs, ties aside, whose chosen answer has the larger reward, over all ranks."""
+def held_out_counts(trainer: Any, collator: ComparisonCollator, pairs: int, rendezvous: Rendezvous) -> Tensor:
+    """`calibration_counts` of the collator's pairs, ties aside, over all ranks."""
     model = trainer.model_wrapped
     model.eval()
     rows, ranks = trainer.args.per_device_train_batch_size, rendezvous.world_size
     mine = range(rendezvous.rank, pairs, ranks)
-    counts = torch.zeros(2)
+    counts = torch.zeros(BINS, 3)
     # All ranks make as many forwards, since at ZeRO 3 they gather the weights together: some see a pair twice.
     for number in range(math.ceil(math.ceil(pairs / ranks) / rows)):
         part = mine[number * rows : (number + 1) * rows]
         inputs = trainer._prepare_inputs(collator([{"row": row} for row in part or [0]]))
         chosen, rejected = model(**inputs).logits.squeeze(-1).chunk(2)
         if part:
-            decided = ~inputs["tie"]
-            right = (chosen > rejected) & decided
-            counts += torch.stack([right.sum(), decided.sum()]).float().cpu()
-    right_over_ranks, decided_over_ranks = over_ranks(counts).tolist()
-    return right_over_ranks / decided_over_ranks
+            counts += calibration_counts((chosen - rejected)[~inputs["tie"]].float()).cpu()
+    return over_ranks(counts)

@@ -74,6 +74,7 @@ METRICS = (
     "loss",
     "pair_accuracy",
     "heldout_pair_accuracy",
+    "heldout_calibration_error",
     "reward_margin",
     "chosen_logprob",
     "rejected_logprob",

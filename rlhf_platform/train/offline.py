@@ -165,7 +165,7 @@ def _keep_reward_model(run: RunContext, source: Path) -> None:
     """The reward model where a policy would be, and what it got right."""
     (last,) = run.folder.history()[-1:]
     shutil.copytree(source, run.folder.checkpoint, copy_function=link)
-    known = ("pair_accuracy", "heldout_pair_accuracy", "reward_margin", "loss")
+    known = ("pair_accuracy", "heldout_pair_accuracy", "heldout_calibration_error", "reward_margin", "loss")
     results = {name: last[name] for name in known if name in last}
     run.folder.write("results.json", json.dumps(results | {"steps": run.recipe.steps, "seed": run.recipe.seed}))
     run.display.line(f"reward model {run.folder.checkpoint}: {_numbers(last)}")
@@ -173,5 +173,14 @@ def _keep_reward_model(run: RunContext, source: Path) -> None:
 
 def _numbers(metrics: Mapping[str, float]) -> str:
     """What a person asks of a round."""
-    names = ("loss", "pair_accuracy", "heldout_pair_accuracy", "reward_margin", "pairs", "reward", "seconds")
+    names = (
+        "loss",
+        "pair_accuracy",
+        "heldout_pair_accuracy",
+        "heldout_calibration_error",
+        "reward_margin",
+        "pairs",
+        "reward",
+        "seconds",
+    )
     return "  ".join(f"{name} {metrics[name]:.4g}" for name in names if name in metrics)

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rlhf_platform.algorithms.bradley_terry import comparison_loss
+from rlhf_platform.algorithms.bradley_terry import BINS, calibration_counts, calibration_error, comparison_loss
 
 
 def loss(difference: float, margin: float = 0.0, tie: bool = False, threshold: float = 0.0) -> float:
@@ -48,3 +50,22 @@ def test_a_tie_that_cannot_be_costs_the_earth_and_no_gradient_of_the_others() ->
     found[1].backward()
     assert difference.grad is not None
     assert difference.grad.tolist() == [0.0, -0.5]
+
+
+@given(st.floats(-8, 8), st.floats(0, 0.49))
+def test_smoothed_it_is_the_cross_entropy_with_labels_that_may_be_wrong(difference: float, smoothing: float) -> None:
+    found = comparison_loss(
+        torch.tensor([difference]).double(), torch.zeros(1).double(), torch.tensor([False]), 0.0, smoothing
+    )
+    won = 1 / (1 + math.exp(-difference))
+    assert float(found) == pytest.approx(-(1 - smoothing) * math.log(won) - smoothing * math.log1p(-won), abs=1e-9)
+
+
+def test_calibration_is_how_far_sureness_is_from_being_right() -> None:
+    # Four pairs of which the model is 0.8 sure, right in three; two at 0.6, right in none.
+    sure, unsure = math.log(0.8 / 0.2), math.log(0.6 / 0.4)
+    differences = torch.tensor([sure, sure, sure, -sure, -unsure, -unsure])
+    parts = calibration_counts(differences[:2]) + calibration_counts(differences[2:])
+    assert parts.shape == (BINS, 3)
+    torch.testing.assert_close(parts, calibration_counts(differences))
+    assert calibration_error(parts) == pytest.approx((4 * abs(0.75 - 0.8) + 2 * 0.6) / 6, abs=1e-6)

@@ -150,7 +150,8 @@ def spoken(manifest: Path) -> None:
     sf.write(clip, speech, 16_000)
     seconds = len(speech) / 16_000
     write_manifest(
-        manifest, [Row(manifest.absolute(), 1, "one", clip, "open the red box", "en", "me", seconds, "train", "CC0-1.0")]
+        manifest,
+        [Row(manifest.absolute(), 1, "one", clip, "open the red box", "en", "me", seconds, "train", "CC0-1.0")],
     )
 
 
