@@ -132,8 +132,8 @@ class RewardModel(JudgedConfig):
     center_coef: float = key(0.0, at_least=0.0, at_most=100.0)
     """Weight of the squared sum of a pair's rewards, which keeps them around 0 (2312.09244, which takes 0.01)."""
     label_smoothing: float = key(0.0, at_least=0.0, at_most=0.49)
-    """Share of the choices taken to be wrong, so that no pair is worth an ever larger margin: raters err, and clicks can
-    fool them. 0, as published, trusts all."""
+    """Share of the choices taken to be wrong, so that no pair is worth an ever larger margin: raters err, and clicks
+    can fool them. 0, as published, trusts all."""
     heldout_share: float = key(0.1, at_least=0.0, at_most=0.9)
     """Share of the prompts whose pairs are kept out of training to measure the pair accuracy on; 0 measures nothing."""
 

@@ -55,7 +55,7 @@ def test_a_tie_that_cannot_be_costs_the_earth_and_no_gradient_of_the_others() ->
 @given(st.floats(-8, 8), st.floats(0, 0.49))
 def test_smoothed_it_is_the_cross_entropy_with_labels_that_may_be_wrong(difference: float, smoothing: float) -> None:
     found = comparison_loss(
-        torch.tensor([difference]).double(), torch.zeros(1).double(), torch.tensor([False]), 0.0, smoothing
+        torch.tensor([difference], dtype=torch.float64), torch.zeros(1).double(), torch.tensor([False]), 0.0, smoothing
     )
     won = 1 / (1 + math.exp(-difference))
     assert float(found) == pytest.approx(-(1 - smoothing) * math.log(won) - smoothing * math.log1p(-won), abs=1e-9)
