@@ -13,6 +13,7 @@ import yaml
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.jobs.submission import entrypoint
 from rlhf_platform.recipe.files import RecipeFiles
+from rlhf_platform.recipe.rewards import light_cores
 from rlhf_platform.recipe.schema import Recipe
 
 STORAGE = "/shared"
@@ -77,7 +78,7 @@ def _name(files: RecipeFiles) -> str:
 
 
 def _job(name: str, recipe: Recipe, files: RecipeFiles, pods: Pods) -> dict[str, Any]:
-    light = max(1, math.ceil(recipe.scoring.workers * recipe.scoring.cpus))
+    light = max(1, light_cores(recipe))
     weights = _weights_gib(files)
     rollout, learner = recipe.rollout, recipe.learner
     stages = [section.cpus for section in (recipe.align, recipe.sft) if section.steps > 0]

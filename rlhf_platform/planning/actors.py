@@ -7,6 +7,7 @@ from rlhf_platform.planning import activations
 from rlhf_platform.planning.sizes import Sizes
 from rlhf_platform.planning.units import GIB
 from rlhf_platform.recipe.preferences import JudgedConfig
+from rlhf_platform.recipe.rewards import codec_workers
 from rlhf_platform.recipe.schema import Recipe
 
 PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int(0.1 * GIB)}
@@ -14,6 +15,8 @@ PROCESS = {"rollout": int(0.65 * GIB), "learner": int(0.44 * GIB), "reward": int
 Measured by benchmarks/plan.py on Linux without a GPU, rounded up."""
 TRAINER = int(0.1 * GIB)
 """Bytes that TRL and its data sets add to a learner's process in offline training; measured, rounded up."""
+CODEC = int(0.4 * GIB)
+"""Bytes of a codec actor's process, the embedded codec in it; measured once, rounded up."""
 REWARD_CHILD = int(0.05 * GIB)
 """Bytes of a process that calls a reward function, before the function loads anything; measured, rounded up."""
 DRIVER = int(1.0 * GIB)
@@ -88,6 +91,11 @@ def reward_memory(recipe: Recipe) -> ActorMemory:
     """The processes alone: what a reward function loads for itself is not known."""
     processes = sum(reward.concurrency or 1 for reward in (*recipe.rewards, *recipe.evaluation.rewards))
     return ActorMemory("reward", recipe.scoring.workers, {}, {"process": PROCESS["reward"] + processes * REWARD_CHILD})
+
+
+def codec_memory(recipe: Recipe) -> ActorMemory:
+    """The process with the embedded codec; the weights of another are not known."""
+    return ActorMemory("codec", codec_workers(recipe), {}, {"process": CODEC})
 
 
 def sync_bytes(recipe: Recipe, sizes: Sizes) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rlhf_platform.planning.actors import DRIVER, ActorMemory
 from rlhf_platform.planning.batches import serves
 from rlhf_platform.planning.units import gib
-from rlhf_platform.recipe.rewards import reward_reservation
+from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation
 from rlhf_platform.recipe.schema import Recipe
 
 LOCAL_STORE = 512 * 2**20
@@ -77,7 +77,7 @@ class Fit:
 
 def this_machine(recipe: Recipe) -> Capacity:
     """The machine that this runs on, with the cores and GPUs that the recipe's own cluster would have."""
-    light = math.ceil(recipe.scoring.workers * recipe.scoring.cpus)
+    light = light_cores(recipe)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Capacity(1, recipe.cluster.gpus, None, recipe.cluster.cpus + light, memory, given=False)
 
@@ -115,6 +115,7 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
     places = []
     of_rewards = reward_reservation(recipe)
     wanted += [("reward", i, of_rewards[0], math.ceil(of_rewards[1])) for i in range(scoring.workers)]
+    wanted += [("codec", i, recipe.speech.cpus, 0) for i in range(codec_workers(recipe))]
     for kind, index, cpus, gpu in wanted:
         found = next((n for n in range(capacity.nodes) if cores[n] >= cpus - 1e-9 and len(gpus[n]) >= gpu), None)
         place = Place(kind, index, found, None, cpus)

@@ -37,3 +37,14 @@ def reward_reservation(recipe: Recipe) -> tuple[float, float]:
     """Cores and GPUs of one reward worker: its own, and those of its rewards."""
     rewards = [*recipe.rewards, *recipe.evaluation.rewards]
     return recipe.scoring.cpus + sum(r.cpus for r in rewards), sum(r.gpus for r in rewards)
+
+
+def codec_workers(recipe: Recipe) -> int:
+    """Actors that make sound of tokens; none where the policy writes text."""
+    return recipe.speech.workers if recipe.branch == "tts" else 0
+
+
+def light_cores(recipe: Recipe) -> int:
+    """Cores that a local cluster has on top of `cluster.cpus`, for the actors that need a part of one each."""
+    codec = codec_workers(recipe) * recipe.speech.cpus
+    return math.ceil(recipe.scoring.workers * recipe.scoring.cpus + codec)

@@ -1,7 +1,6 @@
 """Ray for one run: a local cluster of its own, or one that is running; a placement group; actors in it."""
 
 import logging
-import math
 import os
 import socket
 import threading
@@ -16,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlhf_platform.errors import ClusterError, WaitTimeout
-from rlhf_platform.recipe.rewards import reward_reservation
+from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe
 from rlhf_platform.train import PROCESS_ENVIRONMENT
 
@@ -49,10 +48,8 @@ def _start_local(recipe: Recipe) -> None:
     """
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    light = recipe.scoring.workers * recipe.scoring.cpus
-    light += recipe.speech.workers * recipe.speech.cpus if recipe.branch == "tts" else 0.0
     ray.init(
-        num_cpus=recipe.cluster.cpus + math.ceil(light),
+        num_cpus=recipe.cluster.cpus + light_cores(recipe),
         num_gpus=recipe.cluster.gpus,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
@@ -141,7 +138,7 @@ def bundles_of(recipe: Recipe) -> list[dict[str, float]]:
         [_bundle(rollout.cpus, rollout.gpus)] * rollout.workers
         + [_bundle(learner.cpus, learner.gpus)] * learner.workers
         + [_bundle(*reward_reservation(recipe))] * scoring.workers
-        + [_bundle(recipe.speech.cpus, 0)] * (recipe.speech.workers if recipe.branch == "tts" else 0)
+        + [_bundle(recipe.speech.cpus, 0)] * codec_workers(recipe)
     )
 
 
