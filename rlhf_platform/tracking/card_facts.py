@@ -62,7 +62,10 @@ def facts_of(source: Source, notice: str) -> Card:
 
 
 def _results(run: Run) -> Any:
-    needed = ("start_checkpoint", "wer_before", "wer_after", "wer_difference", "wer_difference_interval", "confidence")
+    measured: tuple[str, ...] = ("wer_before", "wer_after", "wer_difference", "wer_difference_interval")
+    if run.recipe.get("branch") == "tts":
+        measured = ("heldout_before", "heldout_after", "win_rate", "win_rate_interval")
+    needed = ("start_checkpoint", *measured, "confidence")
     if lacking := [key for key in needed if key not in run.results]:
         raise RunError(f"{run.path / 'results.json'}: no {', '.join(lacking)}: the card would have no results")
     return run.results

@@ -71,17 +71,21 @@ def front_matter(facts: Card) -> dict[str, Any]:
     algorithm = str(facts.recipe.get("algorithm", {}).get("type", ""))
     matter: dict[str, Any] = {
         "library_name": "peft" if facts.adapter else "transformers",
-        "pipeline_tag": TASK,
+        "pipeline_tag": "text-to-speech" if _speaks(facts) else TASK,
         "tags": [tag for tag in ("rlhf-platform", "speech", "reinforcement-learning", algorithm) if tag],
     }
     if languages := list(dict.fromkeys(language for split in facts.splits for language in split.languages)):
         matter["language"] = languages
     if base := hub_name(facts.recipe.get("backbone", {}).get("path")):
         matter["base_model"] = base
-    if facts.results:
+    if facts.results and not _speaks(facts):  # no metric of a hub is what speech is measured by here
         matter["metrics"] = ["wer"]
         matter["model-index"] = [{"name": facts.name, "results": [_index(facts)]}]
     return matter
+
+
+def _speaks(facts: Card) -> bool:
+    return facts.recipe.get("branch") == "tts"
 
 
 def hub_name(path: object) -> str:
@@ -110,8 +114,12 @@ def _what(facts: Card) -> str:
         base = f"what `backbone.build: {build}` of rlhf-platform builds"
     warm = [f"{facts.recipe[stage]['steps']} steps of `{stage}`" for stage in ("align", "sft") if _steps(facts, stage)]
     kind = "A LoRA adapter (PEFT) for a" if facts.adapter else "A"
+    task, ways = "speech recognition", "speech in, transcript out"
+    if _speaks(facts):
+        codec = facts.recipe.get("speech", {}).get("codec")
+        task, ways = "speech synthesis", f"text in, tokens of the codec `{codec}` out (`speech.json`)"
     lines = [
-        f"{kind} speech recognition model in the `{backbone.get('adapter')}` layout: speech in, transcript out.",
+        f"{kind} {task} model in the `{backbone.get('adapter')}` layout: {ways}.",
         f"Base model: {base}." + (f" It was first tuned on transcripts: {' and '.join(warm)}." if warm else ""),
     ]
     if facts.step is not None:
@@ -151,6 +159,8 @@ def _results(facts: Card) -> str:
             ("metric", "value"), rows
         )
     results = facts.results
+    if _speaks(facts):
+        return _spoken_results(facts)
     low, high = results["wer_difference_interval"]
     return (
         f"Held-out word error rate: {100 * results['wer_before']:.2f} % before RL, {100 * results['wer_after']:.2f} % "
@@ -158,6 +168,20 @@ def _results(facts: Card) -> str:
         f"{100 * results['confidence']:g} % interval [{100 * low:+.2f}, {100 * high:+.2f}] "
         "(paired bootstrap over clips: what other clips of the kind would give, not what another run would).\n\n"
         f"```text\n{facts.report.rstrip()}\n```"
+    )
+
+
+def _spoken_results(facts: Card) -> str:
+    results = facts.results
+    low, high = results["win_rate_interval"]
+    rows = (
+        (f"`{name}`", f"{value:.4g}", f"{results['heldout_after'].get(name, float('nan')):.4g}")
+        for name, value in results["heldout_before"].items()
+    )
+    return (
+        f"Better than before RL on {100 * results['win_rate']:.1f} % of the held-out prompts, "
+        f"{100 * results['confidence']:g} % interval [{100 * low:.1f}, {100 * high:.1f}], by the weighted sum of what "
+        f"measured it.\n\n{_table(('held-out mean', 'before RL', 'after'), rows)}"
     )
 
 
@@ -204,11 +228,15 @@ def _limits(facts: Card) -> str:
     languages = sorted({language for split in facts.splits for language in split.languages})
     window = facts.recipe.get("backbone", {}).get("window")
     lines = [
-        "Meant for transcribing speech" + (f" in: {', '.join(languages)}" if languages else "") + ".",
+        f"Meant for {'speaking' if _speaks(facts) else 'transcribing speech'}"
+        + (f" in: {', '.join(languages)}" if languages else "")
+        + ".",
         f"Clips were at most {window:g} s long." if window else "",
         "Nothing was measured beyond what stands above: no other language, speaker, place or recording condition.",
         "It was trained to raise the rewards above, and may have learnt what raises them without being right.",
-        "Transcripts can be wrong, and can hold words that nobody said: check them where it matters.",
+        "It can leave words out or say others: listen where it matters. Say that it is no person where people hear it."
+        if _speaks(facts)
+        else "Transcripts can be wrong, and can hold words that nobody said: check them where it matters.",
     ]
     return "\n".join(f"- {line}" for line in lines if line)
 

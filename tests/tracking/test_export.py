@@ -237,3 +237,24 @@ def test_a_copy_that_breaks_off_leaves_nothing(place: Path, monkeypatch: pytest.
     with pytest.raises(RunError, match=r"--to is 'deep/out': No space left on device"):
         export(run, Path("deep/out"), Path("runs"), keep_adapter=False)
     assert not list(Path("deep").iterdir())
+
+
+def test_the_card_of_a_voice_says_how_often_it_was_better(place: Path) -> None:
+    spoken = {"branch": "tts", "speech": {"codec": "world"}, "data": {"manifest": str(write_data(place))}}
+    run = write_with_checkpoint(place / "runs" / "first", recipe=spoken)
+    results = {
+        "start_checkpoint": "start",
+        "heldout_before": {"cer.cer": 0.3, "mos.mos": 2.5},
+        "heldout_after": {"cer.cer": 0.2, "mos.mos": 2.75},
+        "win_rate": 0.6,
+        "win_rate_interval": [0.52, 0.68],
+        "confidence": 0.95,
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    text = export_card("first")
+    assert front_matter(text)["pipeline_tag"] == "text-to-speech"
+    assert "model-index" not in front_matter(text)
+    assert "speech synthesis model" in text
+    assert "text in, tokens of the codec `world` out" in text
+    assert "Better than before RL on 60.0 % of the held-out prompts, 95 % interval [52.0, 68.0]" in text
+    assert "| `cer.cer` | 0.3 | 0.2 |" in text
