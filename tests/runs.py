@@ -70,7 +70,7 @@ def write_run(
     path.mkdir(parents=True)
     full = {**RECIPE, "name": path.name}
     for key, value in (recipe or {}).items():
-        full[key] = {**full[key], **value} if isinstance(value, Mapping) else value
+        full[key] = {**full.get(key, {}), **value} if isinstance(value, Mapping) else value
     (path / "recipe.yaml").write_text(yaml.safe_dump(full, sort_keys=False))
     now = time.time()
     told = {"state": "finished", "phase": "done", "step": 8, "started": now - 700.0, "updated": now - 60.0}
