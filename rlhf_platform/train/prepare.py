@@ -3,10 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +25,7 @@ from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
+from rlhf_platform.train.links import made_whole
 from rlhf_platform.train.prepare_speech import check_texts, speaking, with_codec
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
@@ -99,8 +97,7 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
     model = fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
     if recipe.branch == "tts":
-        learns = recipe.sft.steps > 0 and recipe.backbone.path is None
-        model = speaking(recipe, model, [p.reference for p in data.train] if learns else [])
+        model = speaking(recipe, model, [p.reference for p in data.train] if recipe.sft.steps else [])
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]
@@ -108,7 +105,7 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
         if path.is_dir():
             display.line(f"{name}: skipped, {path} was made by the same recipe, data and code")
         else:
-            with _made_whole(path) as draft:
+            with made_whole(path) as draft:
                 _train(recipe, stage, model, data.train, draft, display)
             display.line(f"{name}: kept in {path}")
         model = path
@@ -129,7 +126,7 @@ def with_heads(recipe: Recipe, data: Data, stages: Sequence[Stage], model: Path 
     if path.is_dir():
         display.line(f"heads: skipped, {path} was made by the same recipe, data and code")
         return path
-    with _made_whole(path) as draft:
+    with made_whole(path) as draft:
         section, actor = recipe.mtp, cast(Any, MtpWorker)
         actor = actor.options(max_concurrency=2, **actor_options(section.cpus, recipe.learner.gpus))
         workers = [actor.remote(recipe) for _ in range(recipe.learner.workers)]
@@ -152,7 +149,7 @@ def _built(recipe: Recipe, data: Data, display: Display) -> Path:
     texts = [text for p in data.train for text in _texts_of(p)] if backbone.build == "tiny" else []
     path = Path(recipe.cache_dir, "backbone", _hash([asdict(backbone), texts, code_version()])).resolve()
     if not path.is_dir():
-        with _made_whole(path) as draft:
+        with made_whole(path) as draft:
             build_backbone(backbone, texts, draft)
         display.line(f"backbone: {backbone.build}, built in {path}")
     return path
@@ -184,7 +181,7 @@ def fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
         raise RecipeError(f"backbone.window is {wanted:g}: the positions of {model} cover {covered:g} s; lower it")
     path = Path(recipe.cache_dir, "backbone", _hash([str(model), wanted, code_version()])).resolve()
     if not path.is_dir():
-        with _made_whole(path) as draft:
+        with made_whole(path) as draft:
             adapter.cut_window(wanted, draft)
         display.line(f"backbone: its window of {covered:g} s cut to {wanted:g} s in {path}")
     return path
@@ -205,19 +202,6 @@ def _train(
         return worker.run.remote(str(model), given, meeting, str(out))
 
     run_stage(workers, start, _STAGE_NAMES[stage], section.steps, recipe.cluster, display)
-
-
-@contextmanager
-def _made_whole(path: Path) -> Iterator[Path]:
-    """A draft folder that becomes `path` when the block ends well, and is removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=path.parent))
-    try:
-        yield draft
-        if not path.is_dir():
-            draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _digest(recipe: Recipe, stages: Sequence[Stage], data: str, *more: object) -> str:

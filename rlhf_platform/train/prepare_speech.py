@@ -18,13 +18,13 @@ import torch
 from policies.codec.interface import Codec, CodecError
 from policies.codec.load import load_codec
 from policies.load import load_adapter
-from policies.speaking import SPEAKING, SpeechLayout
+from policies.speaking import FILE, SPEAKING, SpeechLayout
 from rlhf_platform.data.audio import SAMPLE_RATE, load_audio
 from rlhf_platform.data.manifest import Row, raise_if_any
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.recipe.speech import SpeechConfig
-from rlhf_platform.train.links import link
+from rlhf_platform.train.links import link, made_whole
 from rlhf_platform.types import Prompt
 
 SHORTEST_REFERENCE = 0.3
@@ -107,15 +107,16 @@ def with_codec(recipe: Recipe, prompts: Sequence[Prompt], progress: Callable[[in
 def speaking(recipe: Recipe, model: Path | str, texts: Sequence[str]) -> Path | str:
     """The checkpoint with what it speaks with beside it: itself if it says the same already.
 
-    `texts`: what it is about to learn from; none: nothing. Raises RecipeError when it has learnt to speak with another
-    codec, has no codec tokens, or is of a layout that does not speak.
+    `texts`: what it is about to learn from, whose characters it then knows; none: nothing. Raises RecipeError when it
+    has learnt to speak with another codec, has no codec tokens, or is of a layout that does not speak.
     """
     had = SpeechLayout.read(model)
     if recipe.backbone.adapter not in SPEAKING:
         allowed = ", ".join(SPEAKING)
         raise RecipeError(f"backbone.adapter is {recipe.backbone.adapter}: branch: tts takes one of {allowed}")
-    known = set(had.characters or "") if had else set()
-    characters = "".join(sorted(known.union(*texts))) if texts else (had.characters if had else None)
+    characters = had.characters if had else None
+    if texts and (characters is not None or recipe.backbone.path is None):  # what a large model knows is not known
+        characters = "".join(sorted(set(characters or "").union(*texts)))
     wanted = layout_of(recipe, characters)
     if had == wanted:
         return model
@@ -129,12 +130,11 @@ def speaking(recipe: Recipe, model: Path | str, texts: Sequence[str]) -> Path | 
     key = hashlib.sha256(json.dumps([str(model), asdict(wanted)]).encode()).hexdigest()[:16]
     path = Path(recipe.cache_dir, "speaking", key).resolve()
     if not path.is_dir():
-        draft = path.with_name(f".{key}-{os.getpid()}")
-        shutil.copytree(model, draft, copy_function=link)
-        (draft / "speech.json").unlink(missing_ok=True)  # another name of the model's own file
-        wanted.write(draft)
-        load_adapter(recipe.backbone.adapter, draft).rule  # noqa: B018  # refuses a vocabulary that is too small
-        draft.rename(path)
+        with made_whole(path) as draft:
+            shutil.copytree(model, draft, copy_function=link, dirs_exist_ok=True)
+            (draft / FILE).unlink(missing_ok=True)  # another name of the model's own file
+            wanted.write(draft)
+            load_adapter(recipe.backbone.adapter, draft).rule  # noqa: B018  # refuses a vocabulary that is too small
     return path
 
 

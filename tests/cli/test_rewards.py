@@ -164,7 +164,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         yield process, process.stdout.readline()
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 @pytest.mark.parametrize(("ended_by", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -177,7 +177,7 @@ def test_a_served_function_answers_until_it_is_ended(ended_by: signal.Signals, c
         pids = [pid for task in tasks for pid in (task / "children").read_text().split()]
         assert len(pids) == 1
         process.send_signal(ended_by)
-        assert process.wait(30) == code
+        assert process.wait(120) == code
         assert not Path("/proc", pids[0]).exists()
 
 

@@ -139,6 +139,7 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = arguments[: arguments.index(">")]
     arguments = ["validate" if argument == "run" else argument for argument in arguments if argument != "--dry-run"]
     bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export", "resume", "show", "eval"}
+    bare |= {*arguments} <= {"arena", "pairs", "import"}
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
 

@@ -123,7 +123,7 @@ def test_too_much_is_refused_in_a_line(user: Path, tmp_path: Path, monkeypatch: 
     files = of(user)
     monkeypatch.setattr(packaging, "LIMIT", 2**20)
     with pytest.raises(
-        RecipeError, match=r"^the job's files take \d MiB, allowed 1; the largest is .*prompts.zip: keep"
+        RecipeError, match=r"^the job's files take \d+ MiB, allowed 1; the largest is .*prompts.zip: keep"
     ):
         stage(files, tmp_path / "staged")
     monkeypatch.setattr(files_module, "REWARDS_LIMIT", 10)
