@@ -114,5 +114,5 @@ def _padded(arrays: Sequence[np.ndarray | None], mask: Tensor) -> Tensor:
     found = torch.zeros(mask.shape)
     for row, array in enumerate(arrays):
         if array is not None:
-            found[row, : len(array)] = torch.from_numpy(np.asarray(array, dtype=np.float32))
+            found[row, : len(array)] = torch.from_numpy(np.array(array, dtype=np.float32))
     return found
