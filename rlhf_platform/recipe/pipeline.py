@@ -15,7 +15,7 @@ from rlhf_platform.recipe.sources import shown
 _PLACE = re.compile(r"\{([A-Za-z0-9_]+)\}")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_]*"
 _STAGE_KEYS = ("name", "recipe", "set")
-_KEYS = ("name", "runs_dir", "set", "stages")
+_KEYS = ("name", "runs_dir", "set", "start", "stages")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Pipeline:
     path: Path
     stages: tuple[PipelineStage, ...]
     runs_dir: Path = field(default_factory=lambda: Path("runs"))
+    start: str = ""
+    """The stage that the table compares the others with; "": the first that measured something."""
 
     @property
     def folder(self) -> Path:
@@ -92,9 +94,13 @@ def load_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         prefix = re.match(rf"({_NAME}):", text)
         if prefix and prefix[1] not in names:
             errors.append(f"override {text!r}: no stage {prefix[1]!r}; there is {', '.join(names)}")
+    start = str(tree.get("start", ""))
+    if start and start not in names:
+        errors.append(f"start is {start!r}: no stage of that name; there is {', '.join(names)} ({shown(path)})")
     if errors:
         raise RecipeError("\n".join(errors))
-    return Pipeline(name, path.resolve(), tuple(stages), Path(own.get("runs_dir", str(tree.get("runs_dir", "runs")))))
+    runs_dir = Path(own.get("runs_dir", str(tree.get("runs_dir", "runs"))))
+    return Pipeline(name, path.resolve(), tuple(stages), runs_dir, start)
 
 
 def _stage(

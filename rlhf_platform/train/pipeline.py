@@ -61,7 +61,7 @@ def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, 
 
 
 def _report(pipeline: Pipeline, folders: dict[str, Path], display: Display) -> None:
-    """The table of the stages that spoke, the first as the start that the others are compared with."""
+    """The table of the stages that spoke, the start first, with which the others are compared."""
     spoke: dict[str, SpeechResult] = {}
     for name, folder in folders.items():
         found = last_speech(folder)
@@ -69,6 +69,7 @@ def _report(pipeline: Pipeline, folders: dict[str, Path], display: Display) -> N
             spoke[name] = found
     if not spoke:
         return
+    spoke = {name: spoke[name] for name in sorted(spoke, key=lambda name: name != pipeline.start)}
     shown = table(spoke, f"{pipeline.name}: held-out speech after each stage", 0.95, 10_000)
     display.show(shown)
     (pipeline.folder / "report.txt").write_text("\n".join(as_lines(shown)) + "\n", "utf-8")
