@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from rlhf_platform import random_state
-from rlhf_platform.data.pairs import Judgement, check_clips, read_pairs
+from rlhf_platform.data.pairs import Judgement, check_clips, check_prompts, read_pairs
 from rlhf_platform.recipe.preferences import PreferenceConfig
 from rlhf_platform.tracking.checkpoints import Checkpoint
 from rlhf_platform.tracking.run_dir import portable
@@ -31,7 +31,7 @@ from rlhf_platform.types import Prompt
 def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | None) -> None:
     """The rounds of an offline algorithm. What samples and scores is started only where something is to be sampled."""
     recipe, folder, display = run.recipe, run.folder, run.display
-    judgements = _judgements(run)
+    judgements = _judgements(run, data)
     trains_policy = isinstance(recipe.algorithm, PreferenceConfig)
     folder.status(phase="start actors")
     with placed(recipe) as placement:
@@ -63,12 +63,17 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
     measure.report(run, model, data.evaluation, before, after, served)
 
 
-def _judgements(run: RunContext) -> list[Judgement] | None:
-    """Those of `data.pairs`, every clip of theirs decoded once. Raises DataError with all bad rows."""
+def _judgements(run: RunContext, data: Data) -> list[Judgement] | None:
+    """Those of `data.pairs`, every clip of theirs decoded once; of speech they are about prompts of the manifest.
+
+    Raises DataError with all bad rows.
+    """
     path = run.recipe.data.pairs
     if path is None:
         return None
     found = read_pairs(path, run.recipe.algorithm)
+    if run.recipe.branch == "tts":
+        check_prompts(path, found, {prompt.id for prompt in (*data.train, *data.rl, *data.evaluation)})
     with run.display.phase("check clips of the pairs", len(found)) as phase:
         check_clips(path, found, run.recipe.backbone.window, lambda done, total: phase.update(done))
     run.display.line(f"pairs: {len(found)} from {path}")
