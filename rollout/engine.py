@@ -59,9 +59,11 @@ class RolloutEngine:
         import vllm
         from vllm import LLM, ModelRegistry
 
+        from policies.vllm_kernels import spare_llvmlite
         from policies.vllm_plugin import register
 
         register()
+        spare_llvmlite()
         self._adapter = load_adapter(adapter, model)
         if self._adapter.vllm_architecture not in ModelRegistry.get_supported_archs():
             raise RecipeError(
