@@ -3,7 +3,7 @@
 import math
 
 from rlhf_platform.recipe.algorithms import PPO, OnlineConfig, OnlineDPO
-from rlhf_platform.recipe.preferences import JudgedConfig, PreferenceConfig
+from rlhf_platform.recipe.preferences import JudgedConfig, MakePairs, PreferenceConfig
 from rlhf_platform.recipe.schema import Recipe
 
 PROMPTS = 2
@@ -19,7 +19,7 @@ def dry_run_overrides(recipe: Recipe) -> list[str]:
     prompts = math.ceil(PROMPTS / each) * each
     return [
         f"name={recipe.name}-dry-run",
-        "steps=1",
+        f"steps={0 if isinstance(algorithm, MakePairs) else 1}",
         f"align.steps={min(recipe.align.steps, 1)}",
         f"sft.steps={min(recipe.sft.steps, 1)}",
         f"mtp.steps={min(recipe.mtp.steps, 1)}",
@@ -38,6 +38,8 @@ def _of_algorithm(recipe: Recipe, prompts: int) -> list[str]:
     algorithm = recipe.algorithm
     if isinstance(algorithm, PPO):
         return ["algorithm.critic_warmup=0"]
+    if isinstance(algorithm, MakePairs):
+        return [f"algorithm.prompts={prompts}", "algorithm.margin=0"]
     rounds = ["algorithm.rounds=1"] if isinstance(algorithm, PreferenceConfig) else []
     makes_pairs = isinstance(algorithm, JudgedConfig) and recipe.data.pairs is None
     return rounds + ([f"algorithm.pairs_per_round={prompts}"] if makes_pairs else [])

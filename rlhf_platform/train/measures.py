@@ -99,10 +99,9 @@ class Speech:
     def evaluate(
         self, run: RunContext, label: str, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], step: int
     ) -> tuple[SpeechResult, dict[str, float]]:
-        assert rewards.voice is not None
         samples = decode(rollouts, prompts, run.recipe)
         scored = rewards.evaluate(samples)
-        sounds = rewards.voice.sounds(samples)
+        sounds = rewards.sounds(samples)
         result = write_speech(run.folder.path, label, scored, sounds)
         measured = {"heldout_quality": result.mean(QUALITY), **heldout_means(scored)}
         measured["heldout_ended"] = result.mean(speech.ENDED)

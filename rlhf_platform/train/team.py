@@ -27,7 +27,7 @@ from rlhf_platform.train.cluster import Placement
 from rlhf_platform.train.voice import Voice
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.train.workers import Workers
-from rlhf_platform.types import Prompt, Sample, ScoredSample
+from rlhf_platform.types import Prompt, Sample, ScoredSample, Sounds
 from rollout.engine import SamplingSettings
 from rollout.worker import RolloutWorker
 
@@ -233,6 +233,16 @@ class Rewards(Workers):
         answers, _ = self._asked("evaluate", samples, 1)
         return list(map(ScoredSample, samples, combine(terms, ScoringConfig(), answers, None, 0)))
 
+    def sounds(self, samples: Sequence[Sample]) -> Sounds:
+        """What samples that `evaluate` was asked about sound like, in order: from the workers that have decoded them."""
+        assert self.voice is not None
+        return self.voice.sounds(self._shares(samples, 1))
+
+    def _shares(self, samples: Sequence[Sample], unit: int) -> list[Sequence[Sample]]:
+        """One for each worker, or fewer, of whole units."""
+        size = -(-len(samples) // unit // len(self._actors)) * unit
+        return [samples[start : start + size] for start in range(0, len(samples), size)]
+
     def states(self) -> list[dict[str, Any]]:
         """What the rewards of each worker remember, and their random generators."""
         return self._all("state", "say what their rewards remember")
@@ -242,8 +252,7 @@ class Rewards(Workers):
 
     def _asked(self, method: str, samples: Sequence[Sample], unit: int) -> tuple[list[list[Answer]], Counter[str]]:
         """One answer per term and sample."""
-        size = -(-len(samples) // unit // len(self._actors)) * unit
-        shares = [samples[start : start + size] for start in range(0, len(samples), size)]
+        shares = self._shares(samples, unit)
         work: Counter[str] = Counter()
         sounds: Sequence[Any] = [None] * len(shares)
         if self.voice:

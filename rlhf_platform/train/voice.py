@@ -11,7 +11,7 @@ from rlhf_platform.train.cluster import Placement
 from rlhf_platform.train.spread import mean
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.train.workers import Workers
-from rlhf_platform.types import Sample, Sounds, StopReason
+from rlhf_platform.types import Sample, Sounds, StopReason, Waveform
 from rollout.codec_worker import CodecWorker
 
 
@@ -52,8 +52,17 @@ class Voice(Workers):
                 found += sample.logprobs[place:spoken:places]
         return {f"codebook_logprob/{place}": mean(found) for place, found in enumerate(by_place)}
 
-    def sounds(self, samples: Sequence[Sample]) -> Sounds:
-        """What the samples sound like, here."""
-        (reference,), _ = self.decode([samples])
-        found: Sounds = wait(reference, self._name, "hand over speech", self._timeouts.step_timeout)
-        return found
+    def sounds(self, shares: Sequence[Sequence[Sample]]) -> Sounds:
+        """What all samples of the shares sound like, in order, here."""
+        references, _ = self.decode(shares)
+        return joined(wait(references, self._name, "hand over speech", self._timeouts.step_timeout))
+
+
+def joined(parts: Sequence[Sounds]) -> Sounds:
+    """The parts in a row."""
+    waves: list[Waveform | str] = []
+    for part in parts:
+        for number in range(len(part)):
+            wave = part.wave(number)
+            waves.append(part.failures[number] if wave is None else wave)
+    return Sounds.of(waves)

@@ -38,3 +38,10 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes/asr").glob("*.yaml"))
 def test_the_dry_run_of_a_recipe_that_is_valid_is_valid(recipe: Path) -> None:
     overrides = dry_run_overrides(load_recipe(recipe).recipe)
     assert problems(load_recipe(recipe, overrides)) == []
+
+
+def test_a_dry_run_of_what_makes_pairs_takes_no_step_and_keeps_whatever_pair_there_is() -> None:
+    path = Path(__file__).parents[2] / "recipes" / "tts" / "pairs.yaml"
+    loaded = load_recipe(path, dry_run_overrides(load_recipe(path).recipe))
+    assert problems(loaded) == []
+    assert (loaded.recipe.steps, loaded.recipe.algorithm.prompts, loaded.recipe.algorithm.margin) == (0, 2, 0.0)  # type: ignore[attr-defined]
