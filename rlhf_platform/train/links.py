@@ -27,3 +27,13 @@ def made_whole(path: Path) -> Iterator[Path]:
             draft.rename(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def fingerprint(path: Path | str | None) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file in a folder: other weights at the same place are other weights. Empty for a name
+    on a hub."""
+    folder = Path(path) if path else None
+    if folder is None or not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

@@ -7,16 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import rlhf_platform
 from rlhf_platform.evaluation.report import as_lines
 from rlhf_platform.evaluation.speech import SpeechResult, table
+from rlhf_platform.recipe.files import recipe_files
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.pipeline import Pipeline, PipelineStage
 from rlhf_platform.tracking.history import find_run
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.train.links import fingerprint
 from rlhf_platform.train.measures import last_speech
-from rlhf_platform.train.prepare import code_version
 from rlhf_platform.train.run import begin, carry_out
+
+_PACKAGES = ("policies", "rewards", "rollout", "rlhf_platform")
 
 Load = Callable[[PipelineStage, Sequence[str]], LoadedRecipe]
 """Reads and checks the recipe of a stage, with all its overrides."""
@@ -53,11 +57,27 @@ def run_pipeline(pipeline: Pipeline, load: Load) -> Path:
 
 def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, folders: dict[str, Path]) -> str:
     """Names what a stage makes: eight hex digits that change with its recipe, its code and the stages before it."""
-    recipe = loaded.yaml
+    recipe, data = loaded.yaml, loaded.recipe.data
     for name, folder in folders.items():
         recipe = recipe.replace(str(folder), f"{{{name}}}")
-    parts = [recipe, *earlier, code_version()]
+    own = [path for path in (data.manifest, data.pairs) if path and not _is_of(path, folders)]
+    read = [*map(Path, own), *recipe_files(loaded, Path.cwd()).rewards.values(), *_code()]
+    content = [hashlib.sha256(file.read_bytes()).hexdigest() for file in read]
+    backbone = loaded.recipe.backbone.path
+    weights = [] if backbone and _is_of(backbone, folders) else fingerprint(backbone)
+    parts = [recipe, *earlier, content, weights]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
+def _is_of(path: str, folders: dict[str, Path]) -> bool:
+    """Whether an earlier stage made it, whose digest stands for it."""
+    return any(Path(path).is_relative_to(folder) for folder in folders.values())
+
+
+def _code() -> list[Path]:
+    """All code that a run may call, rewards included."""
+    root = Path(rlhf_platform.__file__).parents[1]
+    return sorted(file for package in _PACKAGES for file in (root / package).rglob("*.py"))
 
 
 def _report(pipeline: Pipeline, folders: dict[str, Path], display: Display) -> None:

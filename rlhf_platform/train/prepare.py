@@ -25,7 +25,7 @@ from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
-from rlhf_platform.train.links import made_whole
+from rlhf_platform.train.links import fingerprint, made_whole
 from rlhf_platform.train.prepare_speech import check_texts, speaking, with_codec
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
@@ -208,6 +208,7 @@ def _digest(recipe: Recipe, stages: Sequence[Stage], data: str, *more: object) -
     """Key of a checkpoint after some stages: everything that decides its weights."""
     parts = [
         asdict(recipe.backbone),
+        fingerprint(recipe.backbone.path),
         {stage: asdict(section_of(recipe, stage)) for stage in stages},
         recipe.learner.workers,
         recipe.learner.zero_stage,

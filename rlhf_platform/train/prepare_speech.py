@@ -24,7 +24,7 @@ from rlhf_platform.data.manifest import Row, raise_if_any
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.recipe.speech import SpeechConfig
-from rlhf_platform.train.links import link, made_whole
+from rlhf_platform.train.links import fingerprint, link, made_whole
 from rlhf_platform.types import Prompt
 
 SHORTEST_REFERENCE = 0.3
@@ -127,7 +127,7 @@ def speaking(recipe: Recipe, model: Path | str, texts: Sequence[str]) -> Path | 
         )
     if not Path(model).is_dir():
         raise RecipeError(f"backbone.path is {str(model)!r}: to learn to speak, name a folder; download it first")
-    key = hashlib.sha256(json.dumps([str(model), asdict(wanted)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([str(model), fingerprint(model), asdict(wanted)]).encode()).hexdigest()[:16]
     path = Path(recipe.cache_dir, "speaking", key).resolve()
     if not path.is_dir():
         with made_whole(path) as draft:

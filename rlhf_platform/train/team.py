@@ -234,7 +234,7 @@ class Rewards(Workers):
         return list(map(ScoredSample, samples, combine(terms, ScoringConfig(), answers, None, 0)))
 
     def sounds(self, samples: Sequence[Sample]) -> Sounds:
-        """What samples that `evaluate` was asked about sound like, in order: from the workers that have decoded them."""
+        """What samples that `evaluate` was asked about sound like, from the workers that have decoded them."""
         assert self.voice is not None
         return self.voice.sounds(self._shares(samples, 1))
 

@@ -89,3 +89,19 @@ def test_overrides_are_of_the_pipeline_of_a_stage_or_of_all(path: Path) -> None:
 def test_what_no_stage_has_made_yet_is_left_out_of_the_check_before(path: Path) -> None:
     assert load_pipeline(path).stages[1].unfilled() == ["steps=3"]
     assert load_pipeline(path).stages[1].needs == ("one",)
+
+
+def test_a_stage_runs_again_when_its_reward_or_its_manifest_was_edited(path: Path, ran: list[Any]) -> None:
+    reward, manifest = path.parent / "mine.py", path.parent / "m.jsonl"
+    (path.parent / "one.yaml").write_text("name: one\ndata: {manifest: m.jsonl}\nrewards: [{fn: mine.py:f}]\n")
+    for file, text, runs in (
+        (reward, "1", 2),
+        (manifest, "1", 2),
+        (reward, "2", 4),
+        (manifest, "2", 6),
+        (reward, "2", 6),
+    ):
+        file.write_text(text)
+        if manifest.exists():
+            pipelines.run_pipeline(load_pipeline(path), load)
+            assert len(ran) == runs
