@@ -22,6 +22,8 @@ from rlhf_platform.types import Scored, ScoredSample, Sounds, StopReason
 QUALITY = "quality"
 """The score of `evaluation.rewards` in all, by which an answer wins against another."""
 ENDED = "ended"
+UNSCORED = "unscored"
+"""Whether a prompt has no scores, as when its speech is silent: the means are of the others."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class SpeechResult:
         """A score of each prompt, in order; NaN where it did not come out."""
         if name == ENDED:
             return [float(each.whole) for each in self.said.values()]
+        if name == UNSCORED:
+            return [float(not each.scores) for each in self.said.values()]
         return [each.scores.get(name, float("nan")) for each in self.said.values()]
 
     @property
@@ -74,7 +78,9 @@ def write_speech(folder: Path, label: str, scored: Sequence[ScoredSample], sound
         }
         lines.append(json.dumps(row) + "\n")
     path = folder / f"speech_{name}.jsonl"
-    path.write_text("".join(lines), "utf-8")
+    draft = path.with_suffix(".new")
+    draft.write_text("".join(lines), "utf-8")
+    draft.replace(path)  # a run that goes on reads it whole or makes it anew
     return SpeechResult(label, read_utterances(path))
 
 
@@ -83,16 +89,18 @@ def read_speech(folder: Path, label: str) -> SpeechResult:
     return SpeechResult(label, read_utterances(find_utterances(folder, label.replace(" ", "_"))))
 
 
-def difference(before: SpeechResult, after: SpeechResult, name: str, confidence: float, resamples: int) -> Interval:
+def difference(
+    before: SpeechResult, after: SpeechResult, name: str, confidence: float, resamples: int
+) -> Interval | None:
     """Of the means, after minus before, over the prompts that both have the score of; paired bootstrap over prompts.
 
-    Raises DataError when there is none.
+    None when there is none.
     """
     pairs = [
         (a, b) for a, b in zip(before.values(name), after.values(name), strict=True) if isfinite(a) and isfinite(b)
     ]
     if not pairs:
-        raise DataError(f"{before.label} and {after.label}: no prompt has {name} in both")
+        return None
     first, second = (np.array(side) for side in zip(*pairs, strict=True))
     # A mean of scores is an error rate with one word to a prompt.
     return wer_difference(first, second, np.ones(len(pairs)), confidence=confidence, resamples=resamples)
@@ -106,10 +114,10 @@ def mean_interval(result: SpeechResult, name: str, confidence: float, resamples:
     return wer_interval(found, np.ones(len(found)), confidence=confidence, resamples=resamples)
 
 
-def win_rate(start: SpeechResult, other: SpeechResult, tie_margin: float = 0.0) -> Duel:
+def win_rate(start: SpeechResult, other: SpeechResult, tie_margin: float = 0.0) -> Duel | None:
     """How often the other is better than the start, by `QUALITY`. What did not end or decode loses unheard.
 
-    Raises DataError when the prompts differ.
+    None when not one prompt can be judged. Raises DataError when the prompts differ.
     """
     if list(start.said) != list(other.said):
         raise DataError(f"{start.label} and {other.label}: evaluated on different prompts; use the same")
@@ -117,7 +125,7 @@ def win_rate(start: SpeechResult, other: SpeechResult, tie_margin: float = 0.0) 
         outcome(a, b, a.scores.get(QUALITY), b.scores.get(QUALITY), tie_margin)
         for a, b in zip(other.said.values(), start.said.values(), strict=True)
     ]
-    return tally(other.label, start.label, outcomes)
+    return tally(other.label, start.label, outcomes) if any(told is not None for told in outcomes) else None
 
 
 def table(results: Mapping[str, SpeechResult], title: str, confidence: float, resamples: int) -> Table:
@@ -129,15 +137,20 @@ def table(results: Mapping[str, SpeechResult], title: str, confidence: float, re
     for name, _ in others:
         shown.add_column(name, justify="right", no_wrap=True)
         shown.add_column(f"difference, {100 * confidence:g} %", justify="right", no_wrap=True)
-    for score in [*start.names, ENDED]:
+    for score in [*start.names, ENDED, UNSCORED]:
         row = [score, f"{start.mean(score):.3f}"]
         for _, other in others:
             gap = difference(start, other, score, confidence, resamples)
-            row += [f"{other.mean(score):.3f}", f"{gap.point:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"]
+            apart = f"{gap.point:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" if gap else "-"
+            row += [f"{other.mean(score):.3f}", apart]
         shown.add_row(*row)
     wins = ["win rate, %", ""]
     for _, other in others:
-        rate = win_rate(start, other).rate
-        wins += [f"{100 * rate.point:.1f}", f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]"]
+        duel = win_rate(start, other)
+        wins += ["-", "-"] if duel is None else _percent(duel.rate)
     shown.add_row(*wins)
     return shown
+
+
+def _percent(rate: Interval) -> list[str]:
+    return [f"{100 * rate.point:.1f}", f"[{100 * rate.low:.1f}, {100 * rate.high:.1f}]"]

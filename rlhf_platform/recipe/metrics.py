@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.types import FAILURE_KINDS
 
-HELDOUT = ("heldout_wer", "heldout_gap", "heldout_quality", "heldout_ended")
+HELDOUT = ("heldout_wer", "heldout_gap", "heldout_quality", "heldout_ended", "heldout_unscored")
 """Only in steps with an evaluation on the way."""
 OF_TEXT = (
     "sample_wer",
@@ -32,6 +32,7 @@ OF_SPEECH = (
     "seconds/codec_work",
     "heldout_quality",
     "heldout_ended",
+    "heldout_unscored",
 )
 """Only where the policy speaks."""
 METRICS = (

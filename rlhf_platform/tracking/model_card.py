@@ -173,16 +173,19 @@ def _results(facts: Card) -> str:
 
 def _spoken_results(facts: Card) -> str:
     results = facts.results
-    low, high = results["win_rate_interval"]
+    told = "Not one held-out prompt could be judged."
+    if results["win_rate"] is not None:
+        low, high = results["win_rate_interval"]
+        told = (
+            f"Better than before RL on {100 * results['win_rate']:.1f} % of the held-out prompts, "
+            f"{100 * results['confidence']:g} % interval [{100 * low:.1f}, {100 * high:.1f}], by the weighted sum of "
+            "what measured it."
+        )
     rows = (
         (f"`{name}`", f"{value:.4g}", f"{results['heldout_after'].get(name, float('nan')):.4g}")
         for name, value in results["heldout_before"].items()
     )
-    return (
-        f"Better than before RL on {100 * results['win_rate']:.1f} % of the held-out prompts, "
-        f"{100 * results['confidence']:g} % interval [{100 * low:.1f}, {100 * high:.1f}], by the weighted sum of what "
-        f"measured it.\n\n{_table(('held-out mean', 'before RL', 'after'), rows)}"
-    )
+    return f"{told}\n\n{_table(('held-out mean', 'before RL', 'after'), rows)}"
 
 
 def _training(facts: Card) -> str:

@@ -105,6 +105,7 @@ class Speech:
         result = write_speech(run.folder.path, label, scored, sounds)
         measured = {"heldout_quality": result.mean(QUALITY), **heldout_means(scored)}
         measured["heldout_ended"] = result.mean(speech.ENDED)
+        measured["heldout_unscored"] = result.mean(speech.UNSCORED)
         run.wandb.metrics(step, measured)
         run.wandb.speech(step, f"heldout_{label.replace(' ', '_')}", scored, sounds)
         terms = "".join(f", {term.removeprefix('heldout/')} {value:.4g}" for term, value in measured.items())
@@ -130,14 +131,16 @@ class Speech:
         run.display.show(shown)
         run.display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
         run.folder.write("report.txt", "\n".join(as_lines(shown)) + "\n")
-        rate = speech.win_rate(before, after).rate
+        duel = speech.win_rate(before, after)
+        rate = duel.rate if duel else None
+        scores = [*dict.fromkeys([*before.names, *after.names]), speech.ENDED, speech.UNSCORED]
         found = {
             "start_checkpoint": start,
-            "heldout_before": {name: before.mean(name) for name in [*before.names, speech.ENDED]},
-            "heldout_after": {name: after.mean(name) for name in [*after.names, speech.ENDED]},
-            "win_rate": rate.point,
-            "win_rate_interval": [rate.low, rate.high],
-            "confidence": rate.confidence,
+            "heldout_before": {name: before.mean(name) for name in scores},
+            "heldout_after": {name: after.mean(name) for name in scores},
+            "win_rate": rate.point if rate else None,
+            "win_rate_interval": [rate.low, rate.high] if rate else None,
+            "confidence": config.confidence,
             "max_logprob_diff": largest,
             "steps": run.recipe.steps,
             "seed": run.recipe.seed,
