@@ -94,6 +94,8 @@ class _Reader:
         self.origins[full] = layer.where(full)
 
     def _unknown(self, name: str, section: Any, prefix: str) -> str:
+        if name == "stages" and not prefix:
+            return ": a key of pipelines, which only rlhf run and rlhf validate take; name the recipe of a stage"
         if prefix == "algorithm.":
             owners = [kind for kind, keys in ALGORITHMS.items() if name in keys_of(keys)]
             if owners:

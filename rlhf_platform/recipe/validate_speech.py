@@ -11,6 +11,9 @@ from rlhf_platform.recipe.speech import CODEBOOKS_OF_CHOICE, WORLD_CODEBOOKS, Sp
 SPEAKS = ("qwen3_asr", "codec_lm")
 """Layouts that write codec tokens."""
 
+LEARNT = tuple(f"rewards.tts:{name}" for name in ("phonemes", "whisper_cer", "mos", "similarity"))
+"""Scorers that are models."""
+
 
 def speech(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """The key that is to be changed, and what is wrong with its value; as the checks of `recipe.validate`."""
@@ -63,6 +66,14 @@ def _heard(recipe: Recipe) -> Iterator[tuple[str, str]]:
     plain = EvaluationConfig()
     if not recipe.evaluation.rewards:
         yield "evaluation.rewards", "with branch=tts they are all that is measured; name at least one (docs/tts.md)"
+    training = {reward.fn: index for index, reward in enumerate(recipe.rewards) if reward.weight}
+    for index, reward in enumerate(recipe.evaluation.rewards):
+        if reward.fn in LEARNT and reward.weight and reward.fn in training:
+            yield (
+                f"evaluation.rewards[{index}].fn",
+                f"rewards[{training[reward.fn]}] trains on it, and what is trained to please a model is not measured by "
+                "it; name another family, or set its weight to 0",
+            )
     for name in ("normalizer", "long_form"):
         if getattr(recipe.evaluation, name) != getattr(plain, name):
             yield f"evaluation.{name}", "it is of transcripts; with branch=tts leave it out"
