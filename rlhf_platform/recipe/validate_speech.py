@@ -71,8 +71,8 @@ def _heard(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if reward.fn in LEARNT and reward.weight and reward.fn in training:
             yield (
                 f"evaluation.rewards[{index}].fn",
-                f"rewards[{training[reward.fn]}] trains on it, and what is trained to please a model is not measured by "
-                "it; name another family, or set its weight to 0",
+                f"rewards[{training[reward.fn]}] trains on it, and what is trained to please a model is not measured "
+                "by it; name another family, or set its weight to 0",
             )
     for name in ("normalizer", "long_form"):
         if getattr(recipe.evaluation, name) != getattr(plain, name):
