@@ -4,13 +4,14 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from rlhf_platform.data import digits, prompts, speech
+from rlhf_platform.data import dialogues, digits, prompts, speech
+from rlhf_platform.data.dialogues import build_dialogues
 from rlhf_platform.data.digits import build_digits
 from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.data.speech import PRETRAINING, build_speech
 from rlhf_platform.errors import RecipeError
 
-NAMES = ("digits", "recorded", "speech", "phrases")
+NAMES = ("digits", "recorded", "speech", "phrases", "dialogue")
 
 
 def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
@@ -27,7 +28,7 @@ def folder_of(name: str, cache_dir: str | Path) -> Path:
     _check(name)
     if name == "phrases":
         return Path(cache_dir, "data", f"{name}-{speech.build_key(PRETRAINING)}")
-    key = {"digits": digits, "recorded": prompts, "speech": speech}[name].build_key()
+    key = {"digits": digits, "recorded": prompts, "speech": speech, "dialogue": dialogues}[name].build_key()
     return Path(cache_dir, "data", f"{name}-{key}")
 
 
@@ -40,6 +41,8 @@ def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], No
         return build_prompts(out_dir, progress=progress)
     if name == "phrases":
         return build_speech(out_dir, PRETRAINING, progress=progress)
+    if name == "dialogue":
+        return build_dialogues(out_dir, progress=progress)
     return build_speech(out_dir, progress=progress)
 
 

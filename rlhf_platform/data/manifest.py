@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_platform.data.audio import decode
+from rlhf_platform.data.dialogue import is_dialogue, with_clips
+from rlhf_platform.data.dialogue_keys import clips_of, dialogue_problem, user_sides
 from rlhf_platform.data.text import normalize
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
@@ -91,21 +93,31 @@ def read_manifest(path: str | Path) -> list[Row]:
 def check_splits(rows: Sequence[Row], train_split: str = "train", eval_split: str = "heldout") -> None:
     """Both splits have rows, and no text of `eval_split` is in `train_split` (case and punctuation aside).
 
-    The empty texts of clips without speech give nothing away. Raises `DataError`.
+    The empty texts of clips without speech give nothing away. Of a dialogue row it is not the reply that must differ
+    but the dialogue: persona and user turns in order, with turns to come. Raises `DataError`.
     """
     train, held_out = of_split(rows, train_split), of_split(rows, eval_split)
     if train_split == eval_split:
         return  # measuring on the training data is a choice that the recipe then spells out
-    first_row = {normalize(row.text, row.language): row.number for row in reversed(train)}
+    first_row = {text: row.number for row in reversed(train) for text in _given_away(row)}
     leaks = [
-        (
-            row.number,
-            f"text {row.text!r} is in split {train_split!r} too, at row {first_row[folded]}; keep it in one",
-        )
+        (row.number, f"{_named(row)} is in split {train_split!r} too, at row {first_row[found[0]]}; keep it in one")
         for row in held_out
-        if (folded := normalize(row.text, row.language)) and folded in first_row
+        if (found := [text for text in _given_away(row) if text in first_row])
     ]
     raise_if_any(rows[0].manifest, leaks, f"of split {eval_split!r} with training text")
+
+
+def _given_away(row: Row) -> list[tuple[str, ...]]:
+    """What a split that is learnt from gives away of a held-out row with the same."""
+    if is_dialogue(row.metadata):
+        return [tuple(normalize(text, row.language) for text in side) for side in user_sides(row.metadata)]
+    text = normalize(row.text, row.language)
+    return [(text,)] if text else []
+
+
+def _named(row: Row) -> str:
+    return f"dialogue with {row.metadata['said']!r}" if is_dialogue(row.metadata) else f"text {row.text!r}"
 
 
 def of_split(rows: Sequence[Row], split: str) -> list[Row]:
@@ -120,7 +132,7 @@ def of_split(rows: Sequence[Row], split: str) -> list[Row]:
 
 def check_durations(rows: Sequence[Row], window: float) -> None:
     """Raises one `DataError` as `read_manifest` when rows state more than `window` seconds; decodes nothing."""
-    problems = [(row.number, _too_long(row, row.duration, window)) for row in rows if row.duration > window]
+    problems = [(row.number, _too_long(row.audio, row.duration, window)) for row in rows if row.duration > window]
     if problems:
         raise_if_any(rows[0].manifest, problems, "have clips that are too long")
 
@@ -152,8 +164,11 @@ def write_manifest(path: str | Path, rows: Iterable[Row]) -> None:
 
 
 def to_prompt(row: Row) -> Prompt:
-    """The row as what rollout and rewards see of it."""
-    return Prompt(row.id, str(row.audio), row.text, row.language, row.speaker, row.duration, row.metadata)
+    """The row as what rollout and rewards see of it; paths in it are absolute."""
+    metadata = row.metadata
+    if is_dialogue(metadata):
+        metadata = with_clips(metadata, lambda clip: str(row.manifest.parent / clip))
+    return Prompt(row.id, str(row.audio), row.text, row.language, row.speaker, row.duration, metadata)
 
 
 def _parse(path: Path, number: int, line: bytes) -> Row | str:
@@ -171,6 +186,8 @@ def _parse(path: Path, number: int, line: bytes) -> Row | str:
     audio = Path(path.parent, values["audio"])
     if not audio.is_file():
         return f"audio {values['audio']!r} does not exist; paths are relative to the manifest's folder"
+    if is_dialogue(metadata := values.get("metadata", {})) and (problem := dialogue_problem(metadata, path.parent)):
+        return problem
     return Row(
         manifest=path,
         number=number,
@@ -179,7 +196,7 @@ def _parse(path: Path, number: int, line: bytes) -> Row | str:
         **{key: values[key] for key in ("text", "language", "speaker", "split", "licence")},
         duration=float(values["duration"]),
         sample_rate=values.get("sample_rate"),
-        metadata=values.get("metadata", {}),
+        metadata=metadata,
     )
 
 
@@ -249,12 +266,24 @@ def _audio_problem(row: Row, window: float) -> str | None:
     if abs(duration - row.duration) > DURATION_TOLERANCE:
         return f"duration {row.duration:g} s, but {row.audio.name} lasts {duration:.3f} s"
     if duration > window:
-        return _too_long(row, duration, window)
+        return _too_long(row.audio, duration, window)
+    return _other_clips_problem(row, window) if is_dialogue(row.metadata) else None
+
+
+def _other_clips_problem(row: Row, window: float) -> str | None:
+    """What is wrong with the clip of a past turn, or of one to come."""
+    for clip in clips_of(row.metadata):
+        try:
+            samples, sample_rate = decode(row.manifest.parent / clip)
+        except DataError as error:
+            return f"audio {error}"
+        if len(samples) > window * sample_rate:
+            return _too_long(Path(clip), len(samples) / sample_rate, window)
     return None
 
 
-def _too_long(row: Row, duration: float, window: float) -> str:
-    return f"{row.audio.name} lasts {duration:.3f} s, longer than the window of {window:g} s"
+def _too_long(audio: Path, duration: float, window: float) -> str:
+    return f"{audio.name} lasts {duration:.3f} s, longer than the window of {window:g} s"
 
 
 def raise_if_any(path: Path, problems: Sequence[tuple[int, str]], what: str) -> None:
@@ -268,8 +297,15 @@ def raise_if_any(path: Path, problems: Sequence[tuple[int, str]], what: str) -> 
 
 
 def _as_json(row: Row, manifest: Path) -> dict[str, Any]:
-    values: dict[str, Any] = {"id": row.id, "audio": Path(relpath(row.audio, manifest.parent)).as_posix()}
+    values: dict[str, Any] = {"id": row.id, "audio": _relative(row.audio, manifest)}
     values |= {key: getattr(row, key) for key in REQUIRED if key != "audio"}
     if row.sample_rate is not None:
         values["sample_rate"] = row.sample_rate
-    return values | ({"metadata": dict(row.metadata)} if row.metadata else {})
+    metadata = dict(row.metadata)
+    if is_dialogue(metadata):
+        metadata = with_clips(metadata, lambda clip: _relative(row.manifest.parent / clip, manifest))
+    return values | ({"metadata": metadata} if metadata else {})
+
+
+def _relative(clip: Path, manifest: Path) -> str:
+    return Path(relpath(clip, manifest.parent)).as_posix()
