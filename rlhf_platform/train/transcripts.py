@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from rewards.asr.errors import WordErrors, Words, count_errors
+from rlhf_platform.data.evasive import is_evasive
 from rlhf_platform.data.text import reference_words, words
 from rlhf_platform.evaluation.wer import total
-from rlhf_platform.train.evasive import is_evasive
 from rlhf_platform.train.spread import deviation, mean
 from rlhf_platform.types import Sample
 
