@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isclose
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,15 @@ Qualities = Mapping[str, float]
 
 _POINTS = 400.0
 """Elo's scale: 400 points ahead are odds of ten to one."""
+
+
+class Heard(Protocol):
+    """What a system said to a prompt."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ended, and can be heard or read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,7 @@ def common(first: str, a: System, second: str, b: System) -> list[tuple[Utteranc
     return shared
 
 
-def outcome(
-    a: Utterance, b: Utterance, quality_a: float | None, quality_b: float | None, tie_margin: float
-) -> float | None:
+def outcome(a: Heard, b: Heard, quality_a: float | None, quality_b: float | None, tie_margin: float) -> float | None:
     """1 a wins, 0 b wins, 0.5 a tie, None where it cannot be told. What did not decode or end loses unheard."""
     if not (a.whole and b.whole):
         return 0.5 + 0.5 * (a.whole - b.whole)
