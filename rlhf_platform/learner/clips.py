@@ -1,19 +1,22 @@
 """Clips on their way into batches: featurised once, and encoded once where the encoder is frozen."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import fields, replace
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
 from policies.adapter import PolicyAdapter
-from policies.batch import EncodedPrompt, PolicyBatch, make_batch
+from policies.batch import Clip, EncodedPrompt, PolicyBatch, make_batch
 from policies.policy import Policy
+from rlhf_platform.data.dialogue import is_dialogue, session_of
 from rlhf_platform.types import Prompt, Sample
 
 KEPT_CLIPS = 256
-"""Clips remembered, the latest used: 300 MB of encoder output for Whisper tiny on 15 s windows."""
+"""Prompts whose clips are remembered, the latest used: with one clip each, 300 MB of encoder output for Whisper tiny on
+15 s windows."""
 
 PACKED_POSITIONS = 1024
 """Of a row that several completions of a prompt share: beyond it the mask grows faster than what is saved."""
@@ -25,10 +28,16 @@ def on_device(batch: PolicyBatch, device: torch.device) -> PolicyBatch:
     return replace(batch, **{name: t.to(device) for name, t in tensors.items() if isinstance(t, Tensor)})
 
 
+def key_of(prompt: Prompt) -> Hashable:
+    """What tells prompts apart: the later turns of a session share an id, whatever was said in it before."""
+    return prompt.id, session_of(prompt.audio, prompt.metadata) if is_dialogue(prompt.metadata) else None
+
+
 class Clips:
     """Makes batches of samples. With `encode_once` a batch holds its clips' encoder output instead of features.
 
-    That is for a frozen encoder: however many samples, minibatches, epochs and steps a clip is in, it is encoded once.
+    That is for a frozen encoder: however many samples, turns, minibatches, epochs and steps a clip is in, it is encoded
+    once.
     """
 
     def __init__(
@@ -36,20 +45,22 @@ class Clips:
     ) -> None:
         self._adapter, self._policy, self._encode_once = adapter, policy, encode_once
         self._device = device or torch.device("cpu")
-        self._kept: OrderedDict[str, tuple[EncodedPrompt, Tensor | None]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[EncodedPrompt, list[Tensor]]] = OrderedDict()
+        self._states: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+        """Encoder output of the clips of kept prompts, by path."""
 
     def batch(self, samples: Sequence[Sample], packed: bool = False) -> tuple[PolicyBatch, list[Tensor] | None]:
         """The samples, padded, and the encoder output of each clip, or None where the policy is to encode them.
 
         `packed`: neighbours of one prompt share a row, in layouts that have such rows.
         """
-        prompts: dict[str, Prompt] = {s.prompt.id: s.prompt for s in samples}
-        index = {prompt_id: i for i, prompt_id in enumerate(prompts)}
+        prompts = {key_of(s.prompt): s.prompt for s in samples}
+        index = {key: i for i, key in enumerate(prompts)}
         found = [self._encoded(prompt) for prompt in prompts.values()]
-        rows = [index[s.prompt.id] for s in samples]
+        rows = [index[key_of(s.prompt)] for s in samples]
         pad = self._adapter.tokenizer.pad_token_id
         batch = make_batch([encoded for encoded, _ in found], rows, [s.tokens for s in samples], pad, self.most(packed))
-        return on_device(batch, self._device), [states for _, states in found if states is not None] or None
+        return on_device(batch, self._device), [clip for _, states in found for clip in states] or None
 
     def most(self, packed: bool) -> int:
         """Positions of a packed row, at most; 0 where nothing is packed."""
@@ -59,15 +70,28 @@ class Clips:
         """Decoder positions that a prompt takes."""
         return len(self._encoded(prompt)[0].token_ids)
 
-    def _encoded(self, prompt: Prompt) -> tuple[EncodedPrompt, Tensor | None]:
-        if prompt.id not in self._kept:
-            encoded, states = self._adapter.encode(prompt), None
-            if self._encode_once and encoded.features is not None:
-                with torch.no_grad():
-                    (states,) = self._policy.encode(on_device(make_batch([encoded], [0], [()], 0), self._device))
-                encoded = EncodedPrompt(encoded.token_ids)
-            self._kept[prompt.id] = encoded, states
-        self._kept.move_to_end(prompt.id)
+    def seconds(self, prompt: Prompt) -> list[float]:
+        """Lengths of the clips of a prompt; of one without audio, its duration, which is 0."""
+        return [*(clip.seconds for clip in self._encoded(prompt)[0].clips[:-1]), prompt.duration]
+
+    def _encoded(self, prompt: Prompt) -> tuple[EncodedPrompt, list[Tensor]]:
+        key = key_of(prompt)
+        if key not in self._kept:
+            encoded, states = self._adapter.encode(prompt), list[Tensor]()
+            if self._encode_once:
+                states = [self._encode(clip) for clip in encoded.clips]
+                encoded = replace(encoded, clips=tuple(Clip(clip.path, clip.seconds) for clip in encoded.clips))
+            self._kept[key] = encoded, states
+        self._kept.move_to_end(key)
         while len(self._kept) > KEPT_CLIPS:
             self._kept.popitem(last=False)
-        return self._kept[prompt.id]
+        return self._kept[key]
+
+    @torch.no_grad()
+    def _encode(self, clip: Clip) -> Tensor:
+        states = self._states.get(clip.path)
+        if states is None:
+            alone = make_batch([EncodedPrompt((0,), (clip,))], [0], [()], 0)
+            (states,) = self._policy.encode(on_device(alone, self._device))
+            self._states[clip.path] = states
+        return states

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 
 import torch
@@ -24,11 +24,12 @@ from rlhf_platform.learner.mtp import HeadLearner
 from rlhf_platform.learner.objective import counted, learns_pairs, summed_loss
 from rlhf_platform.learner.process_group import Rendezvous, join_process_group, over_ranks
 from rlhf_platform.learner.reference import Reference
+from rlhf_platform.learner.rehearsal import Part, Rehearsal, reference_sample
 from rlhf_platform.learner.samples import Seen, TrainSample
 from rlhf_platform.learner.steering import Steering, has_entropy_bonus
 from rlhf_platform.recipe.algorithms import PPO, OnlineConfig, RLConfig
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.types import Sample
+from rlhf_platform.types import Prompt, Sample
 
 _STATE_TAG = "state"
 """DeepSpeed's name for a checkpoint: a folder in the folder."""
@@ -107,8 +108,13 @@ class Learner:
                 found[index] = Seen(trained[row, :length], *cut)
         return [seen for seen in found if seen is not None]
 
-    def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
+    def train(
+        self, samples: Sequence[TrainSample], rehearsed: Sequence[Prompt] = (), rehearsal_weight: float = 0.0
+    ) -> dict[str, float]:
         """One RL step on this rank's share of the samples: `epochs` x `minibatches` optimiser steps.
+
+        `rehearsed`: rows whose references are learnt beside, as many on every rank and a multiple of the minibatches,
+        which they are dealt out over; `rehearsal_weight` is what their mean loss weighs beside RL's.
 
         The loss is a mean over what counts in a minibatch on all ranks, tokens or samples as `normalization` says,
         whatever the number of ranks and micro-batches (law 5). Returns metrics over all ranks.
@@ -121,17 +127,25 @@ class Learner:
             list(self._micro_batches([s for pair in units[i :: algorithm.minibatches] for s in pair], unit))
             for i in range(algorithm.minibatches)
         ]
+        said = [reference_sample(self._adapter, prompt) for prompt in rehearsed]
+        rehearsals = [
+            Rehearsal(part, self._clips, self._config, rehearsal_weight)
+            for i in range(algorithm.minibatches)
+            if (part := said[i :: algorithm.minibatches])
+        ]
         measures = Measures()
         for micro in chain.from_iterable(minibatches):
             measures.fit(micro)
         warming_up = self._steps < self._critic_warmup
         for _ in range(algorithm.epochs):
-            for minibatch in minibatches:
-                self._update(minibatch, measures, learns=not warming_up)
+            for minibatch, rehearsal in zip_longest(minibatches, rehearsals):
+                self._update(minibatch, rehearsal, measures, learns=not warming_up)
                 if self._critic:
                     self._critic.update(minibatch, measures)
         metrics = measures.metrics() | mismatch([*chain.from_iterable(minibatches)], algorithm)
         metrics["learning_rate"] = self._engine.learning_rate
+        if rehearsals and not warming_up:
+            metrics["rehearsal_loss"] = sum(each.mean() for each in rehearsals) / len(rehearsals) / algorithm.epochs
         metrics |= self._steering.step(metrics)
         self._steps += 1
         every = algorithm.reference_every
@@ -245,14 +259,19 @@ class Learner:
         assert isinstance(algorithm, RLConfig)
         return self._steering.coefficients.kl * kl_estimate(logprobs, reference, algorithm.kl_estimator)
 
-    def _update(self, minibatch: Sequence[MicroBatch], measures: Measures, *, learns: bool) -> None:
+    def _update(
+        self, minibatch: Sequence[MicroBatch], rehearsal: Rehearsal | None, measures: Measures, *, learns: bool
+    ) -> None:
         """One optimiser step of the policy; without `learns`, only what it would have met is measured."""
         measures.begin_update()
         normalization = self._algorithm.normalization
         parts = torch.stack([counted(self._algorithm, micro.mask, normalization) for micro in minibatch])
         total = over_ranks(parts.sum()).clamp(min=1.0)
 
-        def loss_of(micro: MicroBatch) -> Tensor:
+        def loss_of(micro: MicroBatch | Part) -> Tensor:
+            if not isinstance(micro, MicroBatch):
+                assert rehearsal
+                return rehearsal.loss(self._engine, micro)
             logprobs, entropy = self._engine(micro.batch, micro.audio)
             if micro.old is None:
                 micro.old = logprobs.detach()
@@ -263,7 +282,8 @@ class Learner:
             return loss / total
 
         if learns:
-            measures.gradient("grad_norm", self._engine.update(minibatch, loss_of))
+            everything: list[MicroBatch | Part] = [*minibatch, *(rehearsal.parts if rehearsal else ())]
+            measures.gradient("grad_norm", self._engine.update(everything, loss_of))
             return
         with torch.no_grad():
             for micro in minibatch:

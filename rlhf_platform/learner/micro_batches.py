@@ -1,7 +1,7 @@
 """Samples into padded micro-batches of like length, within the budgets of the recipe."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from policies.batch import PolicyBatch, packed_rows
-from rlhf_platform.learner.clips import Clips
+from rlhf_platform.learner.clips import Clips, key_of
 from rlhf_platform.learner.process_group import largest_over_ranks
 from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.recipe.schema import LearnerConfig
@@ -59,15 +59,15 @@ def packed(
     which at ZeRO 3 wait for each other in every one; they must have as many samples.
     """
     units = [range(start, start + unit) for start in range(0, len(samples), unit)]
-    of_prompt: Counter[str] = Counter()
+    of_prompt: Counter[Hashable] = Counter()
     for sample in samples:
-        of_prompt[sample.prompt.id] += len(sample.tokens)
+        of_prompt[key_of(sample.prompt)] += len(sample.tokens)
 
     def place(rows: range) -> tuple[float, int, str, int]:
         """Clips of like length together, then prompts whose packed rows are."""
         first = samples[rows[0]]
         prompt, size = first.prompt, clips.positions(first.prompt)
-        return prompt.duration, size + of_prompt[prompt.id], prompt.id, len(first.tokens)
+        return max(clips.seconds(prompt)), size + of_prompt[key_of(prompt)], prompt.id, len(first.tokens)
 
     units.sort(key=place)
     bins: list[list[int]] = []
@@ -89,20 +89,20 @@ def _fits(rows: Sequence[int], samples: Sequence[Sample], clips: Clips, config: 
     if len(rows) > config.micro_batch_size:
         return False
     part = [samples[row] for row in rows]
-    prompts = {s.prompt.id: s.prompt for s in part}
-    durations = [prompt.duration for prompt in prompts.values()]
-    if config.micro_batch_seconds and len(durations) * max(durations) > config.micro_batch_seconds:
+    prompts = {key_of(s.prompt): s.prompt for s in part}
+    seconds = [of_clip for prompt in prompts.values() for of_clip in clips.seconds(prompt)]
+    if config.micro_batch_seconds and len(seconds) * max(seconds) > config.micro_batch_seconds:
         return False
     return not config.micro_batch_tokens or _positions(part, clips, config.packing) <= config.micro_batch_tokens
 
 
 def _positions(part: Sequence[Sample], clips: Clips, packing: bool) -> int:
     """That a forward of the samples takes, padding included."""
-    index = {prompt_id: i for i, prompt_id in enumerate(dict.fromkeys(s.prompt.id for s in part))}
-    prompts = {s.prompt.id: clips.positions(s.prompt) for s in part}
+    prompts = {key_of(s.prompt): clips.positions(s.prompt) for s in part}
+    index = {key: i for i, key in enumerate(prompts)}
     lengths = [len(s.tokens) for s in part]
     taken = list(prompts.values())
-    of_sample = [index[s.prompt.id] for s in part]
+    of_sample = [index[key_of(s.prompt)] for s in part]
     rows = packed_rows(of_sample, taken, lengths, clips.most(packing))
     return len(rows) * max(taken[of_sample[row.start]] + sum(lengths[i] for i in row) for row in rows)
 

@@ -14,7 +14,7 @@ from rlhf_platform.learner.process_group import Rendezvous, free_port
 from rlhf_platform.learner.samples import Seen, TrainSample
 from rlhf_platform.learner.verify import checkpoint_difference
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.types import Sample
+from rlhf_platform.types import Prompt, Sample
 
 
 @ray.remote
@@ -38,8 +38,10 @@ class LearnerWorker:
     def see(self, samples: Sequence[Sample]) -> list[Seen]:
         return self._learner.see(samples)
 
-    def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
-        return self._learner.train(samples)
+    def train(
+        self, samples: Sequence[TrainSample], rehearsed: Sequence[Prompt] = (), weight: float = 0.0
+    ) -> dict[str, float]:
+        return self._learner.train(samples, rehearsed, weight)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
         return self._learner.logprobs(samples)
