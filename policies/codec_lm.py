@@ -5,25 +5,24 @@ Llama and Qwen checkpoints as Transformers saves them, with `policies.tokenizer.
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
-from policies.adapter import PolicyAdapter
+from policies.adapter import PolicyAdapter, refuse_dialogue
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.chat import PROMPT_TOKENS, decoder_layers
+from policies.checks import check_tokens
 from policies.dimensions import Dimensions
-from policies.tokenizer import audio_slot
+from policies.tokenizer import audio_slot, audio_token_ids
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.types import Prompt
 
 _ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 """vLLM's class by `model_type`."""
-_CONTROLS = ("<|im_start|>", "<|im_end|>", "<|audio_start|>")
 
 
 class CodecLMAdapter(PolicyAdapter):
@@ -31,31 +30,30 @@ class CodecLMAdapter(PolicyAdapter):
 
     model_types = tuple(_ARCHITECTURES)
     vllm_serves_lora = True
+    first_slot: ClassVar[str] = audio_slot(0)
+    """Name of its first codec token."""
+    controls: ClassVar[tuple[str, ...]] = ("<|im_start|>", "<|im_end|>", "<|audio_start|>")
+    """Names of what stands around text and speech."""
+    end: ClassVar[str] = "<|im_end|>"
+    """Name of what ends a completion."""
+    pad: ClassVar[str] = "<|im_end|>"
+    """Name of what pads a batch where the tokenizer says nothing."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
         self.vllm_architecture = _ARCHITECTURES[AutoConfig.from_pretrained(self.path).model_type]
         self.tokenizer = AutoTokenizer.from_pretrained(self.path)
         vocabulary = self.tokenizer.get_vocab()
-        self._codec: list[int] = []
-        for index in count():
-            if audio_slot(index) not in vocabulary:
-                break
-            self._codec.append(vocabulary[audio_slot(index)])
-        if not self._codec:
+        if self.first_slot not in vocabulary:
             raise RecipeError(
-                f"backbone.path is {self.path!r}: its vocabulary has no codec tokens ({audio_slot(0)}, ...), so it "
+                f"backbone.path is {self.path!r}: its vocabulary has no codec tokens ({self.first_slot}, ...), so it "
                 "cannot write speech; name a checkpoint that has them"
             )
-        missing = [name for name in _CONTROLS if name not in vocabulary]
-        if missing:
-            raise RecipeError(
-                f"backbone.path is {self.path!r}: its vocabulary lacks {', '.join(missing)}, which the prompt is "
-                "made of; add them to its tokenizer and resize its embeddings"
-            )
-        self._controls = {name: vocabulary[name] for name in _CONTROLS}
+        self._codec = audio_token_ids(self.tokenizer)
+        check_tokens(self.path, self.tokenizer, self.controls)
+        self._controls = {name: vocabulary[name] for name in self.controls}
         if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = "<|im_end|>"
+            self.tokenizer.pad_token = self.pad
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
@@ -75,10 +73,11 @@ class CodecLMAdapter(PolicyAdapter):
         self.tokenizer.save_pretrained(path)
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
-        start, end, begin = (self._controls[name] for name in _CONTROLS)
+        refuse_dialogue(prompt, "speaks")
+        start, end, begin = (self._controls[name] for name in self.controls)
         user = (start, *self.pieces("user\n" + prompt.reference), end)
         tokens = (*user, *self.pieces("\n"), start, *self.pieces("assistant\n"), begin)
-        return EncodedPrompt(tokens, has_audio=False)
+        return EncodedPrompt(tokens)
 
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
         return {"prompt_token_ids": list(self.encode(prompt).token_ids)}
@@ -102,7 +101,7 @@ class CodecLMAdapter(PolicyAdapter):
 
     @property
     def end_token_ids(self) -> tuple[int, ...]:
-        return (self._controls["<|im_end|>"],)
+        return (self._controls[self.end],)
 
     @cached_property
     def completion_token_ids(self) -> tuple[int, ...]:

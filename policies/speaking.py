@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from policies.adapter import PolicyAdapter
+from policies.adapter import PolicyAdapter, refuse_dialogue
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.codec.layout import CodecError
 from policies.codec_lm import CodecLMAdapter
+from policies.orpheus import FRAME_CODES, OrpheusAdapter
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.token_rule import Band, TokenRule
 from policies.tokenizer import audio_token_ids
@@ -121,11 +122,9 @@ class Speaking(PolicyAdapter):
     def _bounds(self) -> tuple[float, float]:
         return self.layout.shortest, self.layout.longest
 
-    def spoken_text(self, prompt: Prompt) -> str:
-        """What the prompt says: instruction and text, as the layout has them. Raises DataError for characters that the
-        checkpoint has never met, and for a row without the supervision that it needs."""
-        kind = self.layout.instructions
-        text = str(prompt.metadata.get("inline") or prompt.reference) if kind == "inline" else prompt.reference
+    def said_text(self, prompt: Prompt) -> str:
+        """The text to speak, with tags where the layout has them. Raises DataError for characters that the checkpoint
+        has never met, and for an empty text."""
         strange = sorted(set(prompt.reference) - set(self.layout.characters or prompt.reference))
         if strange:
             raise DataError(
@@ -134,13 +133,23 @@ class Speaking(PolicyAdapter):
             )
         if not prompt.reference.strip():
             raise DataError(f"prompt {prompt.id}: text is empty; there is nothing to speak")
-        instruction = str(prompt.metadata.get("instruction", "")) if kind != "none" else ""
-        return f"{instruction}\n{text}"
+        inline = self.layout.instructions == "inline"
+        return str(prompt.metadata.get("inline") or prompt.reference) if inline else prompt.reference
+
+    def spoken_text(self, prompt: Prompt) -> str:
+        """What the prompt says: instruction and text, as the layout has them. Raises as `said_text`."""
+        wanted = self.layout.instructions != "none"
+        instruction = str(prompt.metadata.get("instruction", "")) if wanted else ""
+        return f"{instruction}\n{self.said_text(prompt)}"
 
     def encode(self, prompt: Prompt) -> EncodedPrompt:
+        refuse_dialogue(prompt, "speaks")
+        return EncodedPrompt(self.opened(self.spoken_text(prompt)), end_from=self.band(prompt).least)
+
+    def opened(self, text: str) -> tuple[int, ...]:
+        """The turn that asks for `text`, and the speech opened."""
         before, between = self._turns
-        tokens = (*before, *self.pieces(self.spoken_text(prompt)), *between)
-        return EncodedPrompt(tokens, has_audio=False, end_from=self.band(prompt).least)
+        return (*before, *self.pieces(text), *between)
 
     @cached_property
     def _turns(self) -> tuple[list[int], list[int]]:
@@ -209,5 +218,33 @@ class SpeakingCodecLM(Speaking, CodecLMAdapter):
     """A decoder language model over codec tokens (Llama, Qwen)."""
 
 
-SPEAKING: dict[str, type[Speaking]] = {"qwen3_asr": SpeakingQwen3ASR, "codec_lm": SpeakingCodecLM}
+class SpeakingOrpheus(Speaking, OrpheusAdapter):
+    """Orpheus-TTS with SNAC, of whose codes it writes seven a frame."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path)
+        codec, codes = self.layout.codec, len(self.layout.codebooks)
+        if codec != "snac" or codes != FRAME_CODES:
+            raise RecipeError(
+                f"speech.codec is {codec} with {codes} codes a frame: Orpheus has learnt {FRAME_CODES} a frame of SNAC "
+                "at 24 kHz; set speech.codec=snac and speech.codec_path to its checkpoint"
+            )
+        if self.layout.instructions == "global":
+            raise RecipeError(
+                "speech.instructions is global: Orpheus is told how to speak by tags in the text, such as <laugh>, "
+                "and by nothing before it; set it to inline or none"
+            )
+
+    def spoken_text(self, prompt: Prompt) -> str:
+        return self.by_voice(prompt, self.said_text(prompt))
+
+    def opened(self, text: str) -> tuple[int, ...]:
+        return self.turns(text)
+
+
+SPEAKING: dict[str, type[Speaking]] = {
+    "qwen3_asr": SpeakingQwen3ASR,
+    "codec_lm": SpeakingCodecLM,
+    "orpheus": SpeakingOrpheus,
+}
 """By `backbone.adapter`."""

@@ -1,7 +1,7 @@
 """One vocabulary for the three branches: byte-level BPE text pieces, the layout's control tokens, audio-token slots."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count, takewhile
 
 from tokenizers import Tokenizer, pre_tokenizers
@@ -25,11 +25,25 @@ def audio_slot(index: int) -> str:
     return f"<|audio_{index}|>"
 
 
+def orpheus_token(number: int) -> str:
+    """A token that Orpheus adds to Llama's, counted from 0: turns and marks are the first ten, then codec entries."""
+    return f"<custom_token_{number}>"
+
+
+def orpheus_slot(index: int) -> str:
+    """As `audio_slot`, in the vocabulary of Orpheus."""
+    return orpheus_token(10 + index)
+
+
+SLOTS: tuple[Callable[[int], str], ...] = (audio_slot, orpheus_slot)
+"""How vocabularies name their codec tokens."""
+
+
 def audio_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """The codec tokens of a vocabulary, in the order of the codec's entries; none in one without."""
     vocabulary = tokenizer.get_vocab()
-    names = takewhile(lambda name: name in vocabulary, map(audio_slot, count()))
-    return tuple(vocabulary[name] for name in names)
+    found = (takewhile(vocabulary.__contains__, map(slot, count())) for slot in SLOTS)
+    return tuple(vocabulary[name] for names in found for name in names)
 
 
 def vocabulary_size(text_pieces: int, audio_slots: int) -> int:

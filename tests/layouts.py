@@ -25,6 +25,7 @@ from transformers import (
 from policies.load import load_adapter
 from policies.tokenizer import train_tokenizer
 from tests.chat_layouts import build_qwen2_5_omni, build_qwen2_audio
+from tests.orpheus import build_orpheus
 from tests.roughen import roughen
 from tests.tiny import TEXTS, write_checkpoint
 
@@ -124,10 +125,11 @@ LAYOUTS = {
     "codec_llama": Layout("codec_lm", build_codec_lm),
     "codec_qwen2": Layout("codec_lm", partial(build_codec_lm, config=Qwen2Config)),
     "codec_qwen3": Layout("codec_lm", partial(build_codec_lm, config=Qwen3Config)),
+    "orpheus": Layout("orpheus", build_orpheus, max_tokens=96),
 }
 CASES = [(name, tied) for name, layout in LAYOUTS.items() for tied in layout.ties]
 """(layout, tied) of every checkpoint."""
-ALIKE = ("codec_qwen2", "codec_qwen3")
+ALIKE = ("codec_qwen2", "codec_qwen3", "orpheus")
 """Served by the code of `codec_llama`: left to the slow tests where each layout starts an engine."""
-HEARING = [name for name, layout in LAYOUTS.items() if layout.adapter != "codec_lm"]
+HEARING = [name for name, layout in LAYOUTS.items() if layout.adapter not in ("codec_lm", "orpheus")]
 """Layouts whose prompts have audio."""

@@ -230,7 +230,7 @@ def test_a_batch_has_the_chosen_rows_first_and_learns_the_answers_alone(
 ) -> None:
     LAYOUTS[layout].build(tmp_path, False)
     adapter = load_adapter(LAYOUTS[layout].adapter, tmp_path)
-    speaks = LAYOUTS[layout].adapter == "codec_lm"
+    speaks = LAYOUTS[layout].adapter in ("codec_lm", "orpheus")
     pairs = [replace(p, chosen=Answer(codec=(3, 1)), rejected=Answer(codec=(2,))) for p in pairs_of(clips)]
     pairs = pairs if speaks else pairs_of(clips)
     batch = PairCollator(adapter, pairs, "all")([{"row": 2}, {"row": 0}])
@@ -242,7 +242,8 @@ def test_a_batch_has_the_chosen_rows_first_and_learns_the_answers_alone(
         assert batch["completion_mask"][row].nonzero().flatten().tolist() == list(range(len(prompt.token_ids), size))
         assert batch["attention_mask"][row].sum() == size
         if not speaks:
-            assert torch.equal(batch["input_features"][row][..., : prompt.features.shape[-1]], prompt.features)
+            features = prompt.clips[0].features
+            assert torch.equal(batch["input_features"][row][..., : features.shape[-1]], features)
 
 
 def test_tokens_of_the_other_modality_are_not_learnt(tmp_path: Path, clips: list[Prompt]) -> None:
