@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,11 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from policies.batch import EncodedPrompt, PolicyBatch
 from policies.dimensions import Dimensions
 from policies.token_rule import Band, TokenRule
+from rlhf_platform.data.dialogue import is_dialogue
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt
+
+_AS_PIECES = {"add_special_tokens": False, "split_special_tokens": True}
 
 
 class PolicyAdapter(ABC):
@@ -68,13 +72,13 @@ class PolicyAdapter(ABC):
     def encode(self, prompt: Prompt) -> EncodedPrompt:
         """The learner's view of a prompt. A clip is featurised by itself, so its features depend on no other clip.
 
-        In layouts that chat, a prompt whose `audio` is empty is the user's turn that `metadata["text"]` spells, and no
-        audio. Raises DataError for a prompt that the layout cannot ask.
+        In layouts that chat, a prompt may be a dialogue (`rlhf_platform.data.dialogue`), and one whose `audio` is empty
+        is the user's turn that `metadata["text"]` spells. Raises DataError for a prompt that the layout cannot ask.
         """
 
     @abstractmethod
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        """vLLM's view of the same prompt: token ids and, where it has audio, the decoded waveform."""
+        """vLLM's view of the same prompt: token ids and, where it has audio, the decoded waveform of each clip."""
 
     def silence(self) -> tuple[Tensor, Tensor] | None:
         """Features (1, M, F) and mask (1, F) of a second of silence, for ranks whose batch has no audio; None where
@@ -173,7 +177,18 @@ class PolicyAdapter(ABC):
 
     def pieces(self, text: str) -> list[int]:
         """Text as text pieces, also what spells a control token: a user's text cannot end its own turn."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        found = self.tokenizer.encode(text, **_AS_PIECES)
+        return [piece for token in found for piece in self._cut.get(token, (token,))]
+
+    @cached_property
+    def _cut(self) -> dict[int, list[int]]:
+        """The pieces of tokens that were added and are not called special, as `<think>` in Qwen3's vocabulary: the
+        tokenizer would take them whole, and no completion may hold them."""
+        added = {token: str(entry) for token, entry in self.tokenizer.added_tokens_decoder.items() if not entry.special}
+        return {
+            token: [piece for part in (text[:1], text[1:]) for piece in self.tokenizer.encode(part, **_AS_PIECES)]
+            for token, text in added.items()
+        }
 
     def vllm_weights(self, model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         """Every parameter under vLLM's name, detached. A tied head is its embedding, and sent once."""
@@ -182,12 +197,12 @@ class PolicyAdapter(ABC):
 
 
 def put_audio(model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor], placeholder: int) -> Tensor:
-    """Input embeddings (B, S, H) with `clips[c]` (positions, H), adaptor output, at the placeholders of c's rows.
+    """Input embeddings (B, S, H) with `clips[c]` (positions, H), adaptor output, at their placeholders in c's rows.
 
     Without a row that has audio the clips are added times 0, so that every rank's backward reaches what made them.
     """
     embeddings: Tensor = model.get_input_embeddings()(batch.input_ids)
-    heard = [clips[clip] for clip in batch.clip_index.tolist() if clip >= 0]
+    heard = [clips[clip] for clip in batch.clip_index.flatten().tolist() if clip >= 0]
     if not heard:
         return embeddings + 0.0 * torch.cat(list(clips)).sum().to(embeddings.dtype)
     is_audio = (batch.input_ids == placeholder).unsqueeze(-1).expand_as(embeddings)
@@ -202,3 +217,12 @@ def written_text(prompt: Prompt) -> str:
             f"prompt {prompt.id}: audio is empty and metadata.text is {text!r}; name a clip, or the text to answer"
         )
     return text
+
+
+def refuse_dialogue(prompt: Prompt, does: str) -> None:
+    """Raises DataError for a turn of a dialogue. `does`: what the backbone does instead."""
+    if is_dialogue(prompt.metadata):
+        raise DataError(
+            f"prompt {prompt.id}: metadata.said makes it a turn of a dialogue, and this backbone only {does}; take a "
+            "backbone that chats, or take the prompt out of the manifest"
+        )

@@ -9,19 +9,29 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Clip:
+    """A clip of a prompt.
+
+    `features`: log-mel (M, F), `mask`: (F,), 1 where a frame is real; both None where encoder output is kept instead.
+    """
+
+    path: str
+    seconds: float
+    features: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class EncodedPrompt:
     """One prompt, ready for the model.
 
     `token_ids`: what the decoder reads before the completion; in layouts that put audio among the tokens, one
-    placeholder per audio position. `features`: log-mel (M, F), `features_mask`: (F,), 1 where a frame is real; both
-    None for a prompt without audio, and for one whose encoder output is kept instead. `has_audio` tells the two apart.
+    placeholder per audio position. `clips`: what is heard there, in order; none in a prompt without audio.
     `end_from`: tokens of a completion before it may end.
     """
 
     token_ids: tuple[int, ...]
-    features: Tensor | None = None
-    features_mask: Tensor | None = None
-    has_audio: bool = True
+    clips: tuple[Clip, ...] = ()
     end_from: int = 0
 
 
@@ -31,9 +41,9 @@ class PolicyBatch:
 
     A row is a prompt and its completion; packed, a prompt and several of its completions, none of which sees another
     (`segments`). `row_index` (B,) says in which row a completion stands, `logit_positions` (B, T) at which position of
-    it stands the output that predicts completion token t. A clip stands once, however many rows it has: `clip_index`
-    (R,) says which clip a row belongs to, -1 for a row whose prompt has no audio. `features` (C, M, F) and
-    `features_mask` (C, F) are None when no prompt has audio, or its encoder output is kept.
+    it stands the output that predicts completion token t. The clips of a prompt stand once, however many rows it has:
+    `clip_index` (R, K) says which clips are heard in a row, in order, and is -1 where it has fewer than K. `features`
+    (C, M, F) and `features_mask` (C, F) are None when no prompt has audio, or its encoder output is kept.
     """
 
     input_ids: Tensor
@@ -78,12 +88,13 @@ class PolicyBatch:
 def pad_features(prompts: Sequence[EncodedPrompt]) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """Features (C, M, F) and their mask (C, F), zero-padded to the longest clip; None where no prompt has any.
 
-    Prompts without audio are left out: C counts the others. Raises ValueError when only some of those have features.
+    The clips of the prompts, in order. Raises ValueError when only some of them have features.
     """
-    clips = [(p.features, p.features_mask) for p in prompts if p.features is not None and p.features_mask is not None]
+    heard = [clip for prompt in prompts for clip in prompt.clips]
+    clips = [(clip.features, clip.mask) for clip in heard if clip.features is not None and clip.mask is not None]
     if not clips:
         return None, None
-    if len(clips) < sum(p.has_audio for p in prompts):
+    if len(clips) < len(heard):
         raise ValueError("some clips of the batch have features and some have none")
     frames = max(found.shape[1] for found, _ in clips)
     features = clips[0][0].new_zeros(len(clips), clips[0][0].shape[0], frames)
@@ -151,8 +162,6 @@ def make_batch(
             logit_positions[i, : min(1, length)] = len(prompt) - 1
             start = end
     features, features_mask = pad_features(prompts)
-    heard = accumulate(prompt.has_audio for prompt in prompts)
-    clips = [count - 1 if prompt.has_audio else -1 for prompt, count in zip(prompts, heard, strict=True)]
     alone, bands = len(rows) == len(completions), any(prompt.end_from for prompt in prompts)
     return PolicyBatch(
         input_ids,
@@ -161,10 +170,20 @@ def make_batch(
         completion_mask,
         logit_positions,
         row_index,
-        torch.tensor([clips[prompt_index[row.start]] for row in rows], dtype=torch.long),
+        _clip_index(prompts, [prompt_index[row.start] for row in rows]),
         features,
         features_mask,
         None if alone else segments,
         None if alone else position_ids,
         torch.tensor([prompts[number].end_from for number in prompt_index]) if bands else None,
     )
+
+
+def _clip_index(prompts: Sequence[EncodedPrompt], of_row: Sequence[int]) -> Tensor:
+    """(R, K): the clips of the prompt of each row, which are counted through all prompts."""
+    counts = [len(prompt.clips) for prompt in prompts]
+    starts = [0, *accumulate(counts)]
+    index = torch.full((len(of_row), max(1, *counts)), -1)
+    for row, number in enumerate(of_row):
+        index[row, : counts[number]] = torch.arange(starts[number], starts[number + 1])
+    return index

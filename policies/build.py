@@ -20,6 +20,10 @@ def build_backbone(backbone: BackboneConfig, texts: Iterable[str], path: Path) -
         from policies.pretrained.whisper_tiny_en import build_whisper_tiny_en
 
         build_whisper_tiny_en(path)
+    elif backbone.build == "smollm2":
+        from policies.pretrained.smollm2 import build_smollm2
+
+        build_smollm2(path)
     else:
         from policies.pretrained.small import build_small
 
@@ -39,4 +43,8 @@ def notice_of(build: str) -> str:
         from policies.pretrained import small
 
         return small.notice_text()
+    if build == "smollm2":
+        from policies.pretrained import smollm2
+
+        return f"{smollm2.NOTICE}\n{smollm2.license_text()}"
     return ""

@@ -10,32 +10,31 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from policies.adapter import PolicyAdapter, put_audio, written_text
-from policies.batch import EncodedPrompt, PolicyBatch
+from policies.adapter import put_audio, written_text
+from policies.batch import PolicyBatch
 from policies.checks import check_sample_rate, check_tokens
+from policies.dialogue import TURN_END, TURN_START, Segment, TurnsAdapter
 from policies.dimensions import FRAME_RATE, Layers
-from rlhf_platform.data.audio import load_audio
-from rlhf_platform.types import Prompt, Waveform
+from rlhf_platform.types import Prompt
 
 INSTRUCTION = "Transcribe the audio into text."
 PROMPT_TOKENS = 48
 """Of the turns around the audio with a vocabulary of words, rounded up; one of a few hundred pieces takes more."""
 POOLED_RATE = FRAME_RATE / 4
 """Audio positions per second, as `pooled_positions` counts them."""
-_TURN_START, _TURN_END = "<|im_start|>", "<|im_end|>"
 
 
-class ChatAdapter(PolicyAdapter):
-    """ChatML turns; one token per audio position, which the processor puts in for the one that the layout has.
+class ChatAdapter(TurnsAdapter):
+    """A system turn, a user turn with the audio and what is asked of it. Without audio the user turn is the text alone.
 
-    Without audio the user turn is the text alone.
+    In a dialogue the persona is the system turn.
     """
 
+    mask_name = "feature_attention_mask"
     system: ClassVar[str]
     """What the system turn says."""
     user: ClassVar[str]
     """What the user turn of a prompt with audio says, with `{audio}` where its marks and placeholder go."""
-    processor: Any
 
     def _take(self, processor: ProcessorMixin, path: str) -> None:
         """Take tokenizer and rate of the checkpoint's processor. Raises RecipeError when they do not fit."""
@@ -45,41 +44,23 @@ class ChatAdapter(PolicyAdapter):
         self.sample_rate = self.processor.feature_extractor.sampling_rate
         marks = (self.processor.audio_bos_token, self.processor.audio_token, self.processor.audio_eos_token)
         check_sample_rate(path, self.sample_rate)
-        check_tokens(path, self.tokenizer, (_TURN_START, _TURN_END, *marks))
+        check_tokens(path, self.tokenizer, (TURN_START, TURN_END, *marks))
         if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = _TURN_END
-        self._placeholder = self.tokenizer.convert_tokens_to_ids(self.processor.audio_token)
-        self._turn_end = self.tokenizer.convert_tokens_to_ids(_TURN_END)
-        self._before = f"{_TURN_START}system\n{self.system}{_TURN_END}\n{_TURN_START}user\n"
-        self._after = f"{_TURN_END}\n{_TURN_START}assistant\n"
-        self._text = self._before + self.user.format(audio="".join(marks)) + self._after
+            self.tokenizer.pad_token = TURN_END
+        self._turn_end = self.tokenizer.convert_tokens_to_ids(TURN_END)
 
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        if prompt.audio:
-            return self._encoded(load_audio(prompt.audio, self.sample_rate))
-        text = self.pieces(written_text(prompt))
-        before, after = map(self.tokenizer.encode, (self._before, self._after))
-        return EncodedPrompt((*before, *text, *after), has_audio=False)
-
-    def _encoded(self, samples: Waveform) -> EncodedPrompt:
-        """The prompt with these samples as its clip."""
-        inputs = self.processor(text=[self._text], audio=[samples], sampling_rate=self.sample_rate, return_tensors="pt")
-        tokens = tuple(inputs["input_ids"][0].tolist())
-        return EncodedPrompt(tokens, inputs["input_features"][0], inputs["feature_attention_mask"][0].long())
+    def turns(self, prompt: Prompt) -> list[Segment]:
+        before = f"{TURN_START}system\n{self.system}{TURN_END}\n{TURN_START}user\n"
+        after = f"{TURN_END}\n{TURN_START}assistant\n"
+        if not prompt.audio:
+            return self.spelt(before, written_text(prompt), after)
+        return self.around(prompt.audio, before + self.user + after)
 
     def silence(self) -> tuple[Tensor, Tensor]:
-        encoded = self._encoded(np.zeros(self.sample_rate, dtype=np.float32))
-        assert encoded.features is not None
-        assert encoded.features_mask is not None
-        return encoded.features[None], encoded.features_mask[None]
-
-    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        if not prompt.audio:
-            return {"prompt_token_ids": list(self.encode(prompt).token_ids)}
-        return {
-            "prompt_token_ids": self.tokenizer.encode(self._text),
-            "multi_modal_data": {"audio": load_audio(prompt.audio, self.sample_rate)},
-        }
+        _, clip = self.featurised("", np.zeros(self.sample_rate, dtype=np.float32))
+        assert clip.features is not None
+        assert clip.mask is not None
+        return clip.features[None], clip.mask[None]
 
     @abstractmethod
     def _adapted(self, model: PreTrainedModel, states: Tensor) -> Tensor:
@@ -90,7 +71,7 @@ class ChatAdapter(PolicyAdapter):
 
     def hidden_states(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
         positions = self._adapted(model, torch.cat(list(clips))).split([len(clip) for clip in clips])
-        embeddings = put_audio(model, batch, positions, self._placeholder)
+        embeddings = put_audio(model, batch, positions, self.placeholder)
         decoder = self._decoder(model)
         return decoder(inputs_embeds=embeddings, **batch.seen_by(decoder.dtype), use_cache=False).last_hidden_state
 
@@ -100,7 +81,7 @@ class ChatAdapter(PolicyAdapter):
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "input_features": features,
-            "feature_attention_mask": mask,
+            self.mask_name: mask,
             "labels": labels,
         }
 

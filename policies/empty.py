@@ -82,6 +82,10 @@ def _built_config(backbone: BackboneConfig) -> PreTrainedConfig:
         from policies.pretrained.whisper_tiny_en import whisper_tiny_en_config
 
         return whisper_tiny_en_config()
+    if backbone.build == "smollm2":
+        from policies.pretrained.smollm2 import CONFIG
+
+        return CONFIG
     from policies.pretrained.small import small_config, small_vocabulary
 
     return small_config(small_vocabulary(backbone.tiny.audio_slots), int(backbone.window))

@@ -6,10 +6,12 @@ from transformers import AutoConfig
 
 from policies.adapter import PolicyAdapter
 from policies.codec_lm import CodecLMAdapter
+from policies.orpheus import OrpheusAdapter
 from policies.qwen2_5_omni import Qwen25OmniThinkerAdapter
 from policies.qwen2_audio import Qwen2AudioAdapter
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.speaking import SPEAKING, SpeechLayout
+from policies.text_lm import TextLMAdapter
 from policies.whisper import WhisperAdapter
 from rlhf_platform.errors import RecipeError
 
@@ -19,6 +21,8 @@ ADAPTERS: dict[str, type[PolicyAdapter]] = {
     "qwen3_asr": Qwen3ASRAdapter,
     "whisper": WhisperAdapter,
     "codec_lm": CodecLMAdapter,
+    "orpheus": OrpheusAdapter,
+    "text_lm": TextLMAdapter,
 }
 """By `backbone.adapter`."""
 

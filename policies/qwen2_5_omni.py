@@ -6,6 +6,7 @@ which speaks, is neither loaded nor saved.
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import CONFIG_NAME, cached_file
 
-from policies.batch import EncodedPrompt
+from policies.batch import Clip
 from policies.chat import INSTRUCTION, POOLED_RATE, PROMPT_TOKENS, ChatAdapter, decoder_layers, pooled_positions
 from policies.checks import load_processor
 from policies.dimensions import Dimensions
@@ -106,13 +107,13 @@ class Qwen25OmniThinkerAdapter(ChatAdapter):
                 found |= {name: tensors.get_tensor(name) for name in tensors.offset_keys() if name.startswith(_VISION)}
         return found
 
-    def _encoded(self, samples: Waveform) -> EncodedPrompt:
-        encoded = super()._encoded(samples)
-        assert encoded.features is not None
-        assert encoded.features_mask is not None
+    def featurised(self, path: str, samples: Waveform) -> tuple[int, Clip]:
+        positions, clip = super().featurised(path, samples)
+        assert clip.features is not None
+        assert clip.mask is not None
         # The published processor pads to 300 s. The encoder cuts the real frames into chunks of its own.
-        frames = int(encoded.features_mask.sum())
-        return EncodedPrompt(encoded.token_ids, encoded.features[:, :frames].clone(), encoded.features_mask[:frames])
+        frames = int(clip.mask.sum())
+        return positions, replace(clip, features=clip.features[:, :frames].clone(), mask=clip.mask[:frames])
 
     def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
         states = model.get_audio_features(features, mask).last_hidden_state

@@ -38,6 +38,7 @@ class Qwen2AudioAdapter(ChatAdapter):
     vllm_architecture = "Qwen2AudioForConditionalGeneration"
     system = "You are a helpful assistant."
     user = f"Audio 1: {{audio}}\n{INSTRUCTION}"
+    heard = "Audio {number}: {audio}\n"
 
     def __init__(self, path: Path | str) -> None:
         self._take(Qwen2AudioProcessor.from_pretrained(path), str(path))

@@ -5,7 +5,6 @@ One code for the tiny backbone and for a full Qwen3-ASR checkpoint in Transforme
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,12 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, Qwen3ASRForConditionalGeneration, Qwen3ASRProcessor
 from transformers.models.qwen3_asr.processing_qwen3_asr import LANGUAGE_CODE_TO_NAME
 
-from policies.adapter import PolicyAdapter, put_audio, written_text
-from policies.batch import EncodedPrompt, PolicyBatch
+from policies.adapter import put_audio, written_text
+from policies.batch import PolicyBatch
 from policies.chat import decoder_layers
 from policies.checks import check_sample_rate, check_tokens, load_processor
+from policies.dialogue import TURN_END, TURN_START, Segment, TurnsAdapter
 from policies.dimensions import FRAME_RATE, Dimensions, Encoder, Layers
-from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import DataError
 from rlhf_platform.types import Prompt, Waveform
 
@@ -29,16 +28,18 @@ _RATE = 13
 """Encoder positions of a chunk of one second, which three convolutions of stride 2 make of its 100 frames."""
 
 
-class Qwen3ASRAdapter(PolicyAdapter):
+class Qwen3ASRAdapter(TurnsAdapter):
     """Prompt: a user turn with the audio, and the assistant turn opened with the language and `<asr_text>`.
 
     Without audio: a user turn with the text, and the assistant turn, which opens with nothing: no language was heard.
+    Nor does it in a dialogue, where the reply need not be in the language of the turn.
     """
 
     model_types = ("qwen3_asr",)
     vllm_architecture = "Qwen3ASRForConditionalGeneration"
     vllm_serves_lora = True
     has_mtp = True
+    mask_name = "input_features_mask"
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
@@ -46,8 +47,8 @@ class Qwen3ASRAdapter(PolicyAdapter):
         self.tokenizer = self.processor.tokenizer
         self.sample_rate = self.processor.feature_extractor.sampling_rate
         check_sample_rate(self.path, self.sample_rate)
-        check_tokens(self.path, self.tokenizer, ("<|im_start|>", "<|im_end|>", _TEXT_MARK))
-        self._end = tuple({self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")})
+        check_tokens(self.path, self.tokenizer, (TURN_START, TURN_END, _TEXT_MARK))
+        self._end = tuple({self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids(TURN_END)})
 
     def load_model(self, dtype: torch.dtype) -> PreTrainedModel:
         return Qwen3ASRForConditionalGeneration.from_pretrained(self.path, dtype=dtype, attn_implementation="sdpa")
@@ -75,56 +76,30 @@ class Qwen3ASRAdapter(PolicyAdapter):
         model.save_pretrained(path)
         self.processor.save_pretrained(path)
 
-    def _layout(self, prompt: Prompt, audio_positions: int) -> str:
-        audio = self.processor.audio_token * audio_positions
+    def turns(self, prompt: Prompt) -> list[Segment]:
+        if not prompt.audio:
+            return self.spelt(f"{TURN_START}user\n", written_text(prompt), f"{TURN_END}\n{TURN_START}assistant\n")
         if prompt.language not in LANGUAGE_CODE_TO_NAME:
             allowed = ", ".join(sorted(LANGUAGE_CODE_TO_NAME))
             raise DataError(f"prompt {prompt.id}: language is {prompt.language!r}, this backbone knows {allowed}")
         opening = f"language {LANGUAGE_CODE_TO_NAME[prompt.language]}{_TEXT_MARK}"
-        return (
-            f"<|im_start|>user\n{self.processor.audio_bos_token}{audio}{self.processor.audio_eos_token}<|im_end|>\n"
-            f"<|im_start|>assistant\n{opening}"
-        )
+        return self.around(prompt.audio, f"{TURN_START}user\n{{audio}}{TURN_END}\n{TURN_START}assistant\n{opening}")
 
-    def _written(self, prompt: Prompt) -> EncodedPrompt:
-        text = self.pieces(written_text(prompt))
-        before, after = map(self.tokenizer.encode, ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"))
-        return EncodedPrompt((*before, *text, *after), has_audio=False)
-
-    def _samples(self, prompt: Prompt) -> Waveform:
+    def samples(self, path: str) -> Waveform:
         """The clip, with silence up to one encoder chunk (1 s).
 
         vLLM pads the chunks of a batch to the longest of them, Transformers to a whole chunk. With a trained (not zero)
         convolution bias the last position of a shorter clip would thus depend on which clips it was served with.
         """
         extractor = self.processor.feature_extractor
-        samples = load_audio(prompt.audio, self.sample_rate)
+        samples = super().samples(path)
         missing = 2 * extractor.n_window * extractor.hop_length - len(samples)
         return np.pad(samples, (0, missing)) if missing > 0 else samples
-
-    def encode(self, prompt: Prompt) -> EncodedPrompt:
-        if not prompt.audio:
-            return self._written(prompt)
-        samples = self._samples(prompt)
-        inputs = self.processor(text=[self._layout(prompt, 1)], audio=[samples], sampling_rate=self.sample_rate)
-        return EncodedPrompt(
-            tuple(inputs["input_ids"][0].tolist()),
-            inputs["input_features"][0],
-            inputs["input_features_mask"][0],
-        )
 
     def silence(self) -> tuple[Tensor, Tensor] | None:
         extractor = self.processor.feature_extractor
         frames = 2 * extractor.n_window
         return torch.zeros(1, extractor.feature_size, frames), torch.ones(1, frames, dtype=torch.long)
-
-    def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
-        if not prompt.audio:
-            return {"prompt_token_ids": list(self._written(prompt).token_ids)}
-        return {
-            "prompt_token_ids": self.tokenizer.encode(self._layout(prompt, 1)),
-            "multi_modal_data": {"audio": self._samples(prompt)},
-        }
 
     def audio_states(self, model: PreTrainedModel, features: Tensor, mask: Tensor) -> list[Tensor]:
         flat = model.model.audio_tower(input_features=features, input_features_mask=mask).last_hidden_state
@@ -138,17 +113,15 @@ class Qwen3ASRAdapter(PolicyAdapter):
 
     def input_embeddings(self, model: PreTrainedModel, batch: PolicyBatch, clips: Sequence[Tensor]) -> Tensor:
         positions = model.model.multi_modal_projector(torch.cat(list(clips))).split([len(clip) for clip in clips])
-        return put_audio(model, batch, positions, self.processor.audio_token_id)
+        return put_audio(model, batch, positions, self.placeholder)
 
     def model_inputs(self, batch: PolicyBatch, labels: Tensor) -> dict[str, Tensor]:
-        assert batch.features is not None
-        assert batch.features_mask is not None
         features, mask = batch.audio
         return {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask,
             "input_features": features,
-            "input_features_mask": mask,
+            self.mask_name: mask,
             "labels": labels,
         }
 

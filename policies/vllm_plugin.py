@@ -1,4 +1,12 @@
-"""Entry point `vllm.general_plugins`: what vLLM must know to serve our checkpoints."""
+"""Entry point `vllm.general_plugins`: what vLLM must know to serve our checkpoints. Each of its processes calls it."""
+
+import ctypes
+import os
+import signal
+
+SERVER = "RLHF_VLLM_SERVER"
+"""Environment variable with the process of a server of ours: what vLLM starts for it does not notice its end."""
+_PR_SET_PDEATHSIG = 1
 
 
 def register() -> None:
@@ -7,6 +15,8 @@ def register() -> None:
 
     from policies.mtp import config as mtp_config
 
+    if os.environ.get(SERVER, str(os.getpid())) != str(os.getpid()):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     ModelRegistry.register_model("Qwen2AudioForConditionalGeneration", "policies.vllm_qwen2_audio:AnyWindowQwen2Audio")
     ModelRegistry.register_model("Qwen3ASRForConditionalGeneration", "policies.vllm_qwen3_asr:UntiedQwen3ASR")
     ModelRegistry.register_model("WhisperForConditionalGeneration", "policies.vllm_whisper:EncodeOnceWhisper")

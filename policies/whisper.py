@@ -22,8 +22,8 @@ from transformers import (
     WhisperProcessor,
 )
 
-from policies.adapter import PolicyAdapter
-from policies.batch import EncodedPrompt, PolicyBatch
+from policies.adapter import PolicyAdapter, refuse_dialogue
+from policies.batch import Clip, EncodedPrompt, PolicyBatch
 from policies.checks import check_sample_rate
 from policies.dimensions import Dimensions, Layers
 from policies.window import (
@@ -122,6 +122,7 @@ class WhisperAdapter(PolicyAdapter):
         return tuple(tokens)
 
     def _samples(self, prompt: Prompt) -> Waveform:
+        refuse_dialogue(prompt, "transcribes")
         if not prompt.audio:
             raise DataError(
                 f"prompt {prompt.id}: audio is empty, and this backbone only transcribes; name a clip, or take the "
@@ -134,7 +135,8 @@ class WhisperAdapter(PolicyAdapter):
         features = self.processor.feature_extractor(
             samples, sampling_rate=self.sample_rate, return_tensors="pt"
         ).input_features[0]
-        return EncodedPrompt(self._prompt_tokens(prompt), features, torch.ones(features.shape[1], dtype=torch.long))
+        seconds, mask = len(samples) / self.sample_rate, torch.ones(features.shape[1], dtype=torch.long)
+        return EncodedPrompt(self._prompt_tokens(prompt), (Clip(prompt.audio, seconds, features, mask),))
 
     def vllm_prompt(self, prompt: Prompt) -> dict[str, Any]:
         samples = self._samples(prompt)
@@ -156,7 +158,7 @@ class WhisperAdapter(PolicyAdapter):
             attention = layer.encoder_attn
             heads = (len(audio), -1, attention.num_heads, attention.head_dim)
             keys, values = (
-                project(audio).view(heads).transpose(1, 2)[batch.clip_index]
+                project(audio).view(heads).transpose(1, 2)[batch.clip_index[:, 0]]
                 for project in (attention.k_proj, attention.v_proj)
             )
             cache.cross_attention_cache.update(keys, values, number)

@@ -24,6 +24,7 @@ from policies.token_rule import END_FROM
 from policies.weights import WeightUpdate, checksum
 from rlhf_platform.errors import RecipeError, SyncError
 from rlhf_platform.types import Prompt, Sample, StopReason
+from rollout.latency import Latency, Load, first_token_latency, spoken
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class RolloutEngine:
     `model`: checkpoint in Hugging Face layout. `kv_cache_gib`: memory of the KV cache. `threads`: cores to compute on.
     `max_tokens`: prompt and completion together. `lora_rank`: above 0, and where vLLM takes LoRA for the layout,
     updates are LoRA of that rank for the weights of `model`. `heads`: folder of the heads that draft (`policies.mtp`).
+    `clips`: of a prompt, at most.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RolloutEngine:
         kv_cache_gib: float,
         lora_rank: int = 0,
         heads: Path | None = None,
+        clips: int = 1,
     ) -> None:
         """Raises RecipeError when the checkpoint is of another layout or this vLLM does not know its architecture."""
         import vllm
@@ -93,7 +96,7 @@ class RolloutEngine:
             max_num_seqs=max_sequences,
             kv_cache_memory_bytes=int(kv_cache_gib * 2**30),
             enforce_eager=on_cpu,
-            limit_mm_per_prompt={"audio": 1},
+            limit_mm_per_prompt={"audio": clips},
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
             seed=0,
@@ -150,6 +153,20 @@ class RolloutEngine:
             stop_reason=StopReason.EOS if ended else StopReason.LENGTH,
             weight_version=self.version,
         )
+
+    def latency(self, prompts: Sequence[Prompt], load: Load, settings: SamplingSettings, timeout: float) -> Latency:
+        """How long each prompt waits for its first token, and for the first that is spoken, under the load.
+
+        All that was computed before is forgotten first. `settings.samples` is 1. Raises WaitTimeout.
+        """
+        self.forget()
+        inputs: list[Any] = [self._adapter.vllm_prompt(prompt) for prompt in prompts]
+        params = [self._params(prompt, settings) for prompt in prompts]
+
+        def speaks(tokens: Sequence[int]) -> bool:
+            return spoken(self._adapter.completion_text(tokens))
+
+        return first_token_latency(self._llm, inputs, params, load, speaks, timeout=timeout, lora_request=self._lora)
 
     def close(self) -> None:
         """Give the engine's memory back; nothing can be generated afterwards."""

@@ -36,6 +36,7 @@ class RolloutWorker:
             recipe.rollout.kv_cache_gib,
             recipe.learner.lora.rank,
             Path(self._model, FOLDER) if recipe.rollout.speculative == "mtp" else None,
+            recipe.dialogue.most_turns if recipe.branch == "realtime" else 1,
         )
         self._engine.generate(probe, SamplingSettings(1, 1.0, 2, 0))
 

@@ -51,7 +51,7 @@ class Decoder:
         """The completion of at most `limit` tokens, its end token included."""
         encoded = self._adapter.encode(prompt)
         batch = make_batch([encoded], [0], [()], 0)
-        clips = self._adapter.audio_states(self._model, *batch.audio) if encoded.features is not None else []
+        clips = self._adapter.audio_states(self._model, *batch.audio) if encoded.clips else []
         cache = DynamicCache(config=self._model.get_decoder().config)
         states = self._states(self._adapter.input_embeddings(self._model, batch, clips), cache)
         found = [self._pick(self._probabilities(states[0, -1]))]

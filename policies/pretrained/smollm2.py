@@ -90,6 +90,13 @@ def load_smollm2(package: Path | None = None) -> tuple[LlamaForCausalLM, PreTrai
     return model.eval(), _tokenizer(file)
 
 
+def build_smollm2(path: Path) -> None:
+    """Write the checkpoint to `path`, in Hugging Face layout. Raises what `load_smollm2` raises."""
+    model, tokenizer = load_smollm2()
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
 def license_text() -> str:
     """The Apache licence as the package carries it. Raises `DataError` if it is not installed."""
     try:

@@ -123,8 +123,8 @@ def test_the_first_step_is_the_gradient_of_the_formula_computed_by_hand(
         logits = model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            input_features=prompt.features[None].double(),
-            input_features_mask=prompt.features_mask[None],
+            input_features=prompt.clips[0].features[None].double(),
+            input_features_mask=prompt.clips[0].mask[None],
         ).logits[0, len(prompt.token_ids) - 1 : -1]
         scores = torch.full_like(logits, -torch.inf)
         scores[:, allowed] = logits[:, allowed]

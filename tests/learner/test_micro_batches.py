@@ -29,6 +29,9 @@ class Positions:
     def positions(self, prompt: Prompt) -> int:
         return 5 + round(FRAMES * prompt.duration)
 
+    def seconds(self, prompt: Prompt) -> list[float]:
+        return [prompt.duration]
+
     def most(self, packed: bool) -> int:
         return 0
 

@@ -42,7 +42,8 @@ def test_labels_stand_on_the_transcript_and_its_end_and_nowhere_else(
         labelled = batch["labels"][row] != -100
         assert tuple(batch["labels"][row][labelled].tolist()) == target
         assert labelled.nonzero().flatten().tolist() == list(range(len(prompt.token_ids), size))
-        assert torch.equal(batch["input_features"][row, :, : prompt.features.shape[1]], prompt.features)
+        features = prompt.clips[0].features
+        assert torch.equal(batch["input_features"][row, :, : features.shape[1]], features)
 
 
 def test_spec_augment_blanks_bands_to_the_mean_and_keeps_the_padding() -> None:

@@ -2,11 +2,12 @@
 
 import torch
 
-from policies.batch import EncodedPrompt, make_batch, pad_features
+from policies.batch import Clip, EncodedPrompt, make_batch, pad_features
 
 
 def encoded(tokens: tuple[int, ...], frames: int, real: int) -> EncodedPrompt:
-    return EncodedPrompt(tokens, torch.full((2, frames), float(frames)), (torch.arange(frames) < real).int())
+    features, mask = torch.full((2, frames), float(frames)), (torch.arange(frames) < real).int()
+    return EncodedPrompt(tokens, (Clip("", 1.0, features, mask),))
 
 
 def test_rows_are_padded_on_the_right_and_predicted_from_the_position_before() -> None:
@@ -18,7 +19,7 @@ def test_rows_are_padded_on_the_right_and_predicted_from_the_position_before() -
     assert batch.completion_mask.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert batch.logit_positions[0].tolist() == [1, 2, 3]
     assert batch.logit_positions[1, 0].item() == 2
-    assert batch.clip_index.tolist() == [1, 0, 1]
+    assert batch.clip_index.tolist() == [[1], [0], [1]]
 
 
 def test_completions_that_are_all_empty_make_a_batch_without_tokens() -> None:

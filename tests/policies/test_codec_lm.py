@@ -47,7 +47,7 @@ def test_a_prompt_is_the_text_to_speak_in_a_users_turn_and_an_opened_answer(adap
     assert adapter.tokenizer.decode(list(encoded.token_ids)) == (
         "<|im_start|>user\nalpha bravo<|im_end|>\n<|im_start|>assistant\n<|audio_start|>"
     )
-    assert (encoded.features, encoded.features_mask) == (None, None)
+    assert encoded.clips == ()
     assert adapter.vllm_prompt(PROMPT) == {"prompt_token_ids": list(encoded.token_ids)}
 
 

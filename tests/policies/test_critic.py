@@ -61,8 +61,8 @@ def test_a_value_is_the_heads_of_the_state_before_its_token_whatever_stands_besi
         encoded, tokens = adapter.encode(clips[row]), batch.completion_ids[row, : LENGTHS[row]].tolist()
         states = critic.model.model(
             input_ids=torch.tensor([[*encoded.token_ids, *tokens]]),
-            input_features=encoded.features[None],
-            input_features_mask=encoded.features_mask[None],
+            input_features=encoded.clips[0].features[None],
+            input_features_mask=encoded.clips[0].mask[None],
         ).last_hidden_state[0, len(encoded.token_ids) - 1 : -1]
         torch.testing.assert_close(together[row, : len(tokens)], critic.head(states)[:, 0], rtol=0, atol=1e-5)
         assert (together[row, len(tokens) :] == 0).all()

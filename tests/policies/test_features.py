@@ -42,15 +42,16 @@ def test_rollout_and_learner_get_the_same_bits(name: str, clips: list[Prompt], t
     )
     for clip in clips:
         encoded = adapter.encode(clip)
-        assert encoded.features is not None
-        assert encoded.features_mask is not None
+        (heard,) = encoded.clips
+        assert heard.features is not None
+        assert heard.mask is not None
         tokens, data = processed(config, adapter.vllm_prompt(clip))
         assert tokens == list(encoded.token_ids)
         features = data["input_features"][0] if "input_features" in data else data["input_audio_features"]
-        assert features.dtype == encoded.features.dtype
+        assert features.dtype == heard.features.dtype
         # vLLM keeps the real frames only, where the encoder is not of one window.
-        frames = int(encoded.features_mask.sum())
-        assert features.shape[1] in (frames, encoded.features.shape[1])
-        assert torch.equal(features, encoded.features[:, : features.shape[1]])
+        frames = int(heard.mask.sum())
+        assert features.shape[1] in (frames, heard.features.shape[1])
+        assert torch.equal(features, heard.features[:, : features.shape[1]])
         if "feature_attention_mask" in data:
             assert int(data["feature_attention_mask"].sum()) == frames

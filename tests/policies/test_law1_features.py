@@ -43,11 +43,12 @@ def test_rollout_and_learner_get_the_same_bits(
 ) -> None:
     encoded = adapter.encode(clips[index])
     tokens, data = processed(config, adapter.vllm_prompt(clips[index]))
-    frames = int(encoded.features_mask.sum())
+    (heard,) = encoded.clips
+    frames = int(heard.mask.sum())
     assert tokens == list(encoded.token_ids)
     assert data["audio_feature_lengths"].tolist() == [frames]
-    assert data["input_audio_features"].dtype == encoded.features.dtype
-    assert torch.equal(data["input_audio_features"], encoded.features[:, :frames])
+    assert data["input_audio_features"].dtype == heard.features.dtype
+    assert torch.equal(data["input_audio_features"], heard.features[:, :frames])
 
 
 @pytest.mark.parametrize("language", ["en", "fr", "ja"])
@@ -57,7 +58,7 @@ def test_the_prompt_is_the_one_vllm_writes_for_a_transcription_request(
     prompt = Prompt("p", clips[1].audio, "", language)
     ours = adapter.vllm_prompt(prompt)
     request = SpeechToTextParams(
-        audio=ours["multi_modal_data"]["audio"], stt_config=None, model_config=config, language=language
+        audio=ours["multi_modal_data"]["audio"][0], stt_config=None, model_config=config, language=language
     )
     theirs = UntiedQwen3ASR.get_generation_prompt(request)
     assert ours["prompt_token_ids"] == theirs["prompt_token_ids"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policies.adapter import PolicyAdapter
-from policies.batch import EncodedPrompt, PolicyBatch, make_batch, pad_features
+from policies.batch import Clip, EncodedPrompt, PolicyBatch, make_batch, pad_features
 from policies.load import load_adapter
 from policies.policy import Policy
 from rlhf_platform.errors import DataError
@@ -44,7 +44,7 @@ def test_each_row_of_a_mixed_batch_is_what_it_is_alone(name: str, clips: list[Pr
     prompts = [WRITTEN, clips[3], ALSO_WRITTEN, clips[0]]
     order = [3, 0, 1, 1, 2, 0]
     batch = batch_of(adapter, prompts, order)
-    assert batch.clip_index.tolist() == [1, -1, 0, 0, -1, -1]
+    assert batch.clip_index.tolist() == [[1], [-1], [0], [0], [-1], [-1]]
     assert batch.features is not None
     assert len(batch.features) == 2
     together = policy(batch)
@@ -99,7 +99,7 @@ def test_without_any_audio_encoder_and_adaptor_get_a_gradient_of_exactly_zero(
 def test_a_written_prompt_is_the_same_for_both_sides_and_cannot_end_its_own_turn(name: str, tmp_path: Path) -> None:
     adapter, _ = loaded(name, tmp_path)
     encoded = adapter.encode(WRITTEN)
-    assert (encoded.features, encoded.features_mask, encoded.has_audio) == (None, None, False)
+    assert encoded.clips == ()
     assert adapter.vllm_prompt(WRITTEN) == {"prompt_token_ids": list(encoded.token_ids)}
     turns = adapter.tokenizer.decode(list(encoded.token_ids))
     assert turns.endswith("<|im_start|>user\nalpha <|im_end|> bravo<|im_end|>\n<|im_start|>assistant\n")
@@ -140,22 +140,23 @@ def test_whisper_answers_no_text(tmp_path: Path) -> None:
 
 
 def test_prompts_without_audio_take_no_features_and_their_rows_no_clip() -> None:
-    heard = [EncodedPrompt((1,), torch.full((2, n), float(n)), torch.ones(n)) for n in (2, 3)]
-    written = EncodedPrompt((4, 5), has_audio=False)
+    heard = [EncodedPrompt((1,), (Clip("", 1.0, torch.full((2, n), float(n)), torch.ones(n)),)) for n in (2, 3)]
+    written = EncodedPrompt((4, 5))
     batch = make_batch([heard[0], written, heard[1]], [2, 1, 0, 2], [(7,)] * 4, pad_id=0)
-    assert batch.clip_index.tolist() == [1, -1, 0, 1]
+    assert batch.clip_index.tolist() == [[1], [-1], [0], [1]]
     features, mask = batch.audio
     assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]
     assert features[:, 0].tolist() == [[2.0, 2.0, 0.0], [3.0, 3.0, 3.0]]
-    assert make_batch([written], [0, 0], [(7,)] * 2, pad_id=0).clip_index.tolist() == [-1, -1]
+    assert make_batch([written], [0, 0], [(7,)] * 2, pad_id=0).clip_index.tolist() == [[-1], [-1]]
     # Encoder output that is kept instead of features still is audio.
-    kept = make_batch([EncodedPrompt((1,)), written, EncodedPrompt((2,))], [0, 1, 2], [(7,)] * 3, pad_id=0)
-    assert kept.clip_index.tolist() == [0, -1, 1]
+    first, last = (EncodedPrompt((token,), (Clip("", 1.0),)) for token in (1, 2))
+    kept = make_batch([first, written, last], [0, 1, 2], [(7,)] * 3, pad_id=0)
+    assert kept.clip_index.tolist() == [[0], [-1], [1]]
     assert kept.features is None
 
 
 def test_features_of_some_clips_only_are_refused() -> None:
-    clip = EncodedPrompt((1,), torch.ones(2, 3), torch.ones(3))
-    assert isinstance(pad_features([clip, EncodedPrompt((4,), has_audio=False)])[0], Tensor)
+    clip = EncodedPrompt((1,), (Clip("", 1.0, torch.ones(2, 3), torch.ones(3)),))
+    assert isinstance(pad_features([clip, EncodedPrompt((4,))])[0], Tensor)
     with pytest.raises(ValueError, match="some clips of the batch have features and some have none"):
-        pad_features([clip, EncodedPrompt((4,))])
+        pad_features([clip, EncodedPrompt((4,), (Clip("", 1.0),))])

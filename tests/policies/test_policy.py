@@ -39,8 +39,8 @@ def by_transformers(policy: Policy, clip: Prompt, tokens: Sequence[int]) -> tupl
     with torch.no_grad():
         logits = policy.model(
             input_ids=torch.tensor([[*encoded.token_ids, *tokens]]),
-            input_features=encoded.features[None],
-            input_features_mask=encoded.features_mask[None],
+            input_features=encoded.clips[0].features[None],
+            input_features_mask=encoded.clips[0].mask[None],
         ).logits[0, len(encoded.token_ids) - 1 : -1]
     allowed = list(adapter.completion_token_ids)
     distribution = torch.distributions.Categorical(logits=logits[:, allowed].double() / TEMPERATURE)

@@ -27,8 +27,9 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Qwen25OmniThinkerAdapte
 
 def test_the_prompt_reads_as_the_layout_says(adapter: Qwen25OmniThinkerAdapter, clips: list[Prompt]) -> None:
     encoded = adapter.encode(clips[2])
-    assert encoded.features is not None
-    assert encoded.features.shape == (128, 130)
+    features = encoded.clips[0].features
+    assert features is not None
+    assert features.shape == (128, 130)
     expected = (
         "<|im_start|>system\nYou are a speech recognition model.<|im_end|>\n"
         f"<|im_start|>user\n<|audio_bos|>{'<|AUDIO|>' * 32}<|audio_eos|>Transcribe the audio into text.<|im_end|>\n"

@@ -27,8 +27,8 @@ def test_a_clip_is_encoded_the_same_whatever_was_encoded_before(adapter: Qwen3AS
     for clip, expected in reversed(list(zip(clips, first, strict=True))):
         again = adapter.encode(clip)
         assert again.token_ids == expected.token_ids
-        assert torch.equal(again.features, expected.features)
-        assert torch.equal(again.features_mask, expected.features_mask)
+        assert torch.equal(again.clips[0].features, expected.clips[0].features)
+        assert torch.equal(again.clips[0].mask, expected.clips[0].mask)
 
 
 def test_the_prompt_has_one_placeholder_per_encoder_position(adapter: Qwen3ASRAdapter, clips: list[Prompt]) -> None:
@@ -37,10 +37,11 @@ def test_the_prompt_has_one_placeholder_per_encoder_position(adapter: Qwen3ASRAd
     for clip, positions in zip(clips, (13, 13, 17, 38), strict=True):
         encoded = adapter.encode(clip)
         assert encoded.token_ids.count(adapter.processor.audio_token_id) == positions
-        assert int(encoded.features_mask.sum()) == round(max(clip.duration, 1.0) * 100)
-        assert encoded.features.shape[0] == 128
+        (heard,) = encoded.clips
+        assert int(heard.mask.sum()) == round(max(clip.duration, 1.0) * 100)
+        assert heard.features.shape[0] == 128
         with torch.no_grad():
-            (states,) = adapter.audio_states(model, encoded.features[None], encoded.features_mask[None])
+            (states,) = adapter.audio_states(model, heard.features[None], heard.mask[None])
         assert states.shape == (positions, SPEC.hidden_size)
 
 
@@ -110,7 +111,7 @@ def test_a_saved_model_loads_as_it_was(adapter: Qwen3ASRAdapter, clips: list[Pro
     assert loaded.completion_token_ids == adapter.completion_token_ids
     for clip in clips:
         assert loaded.encode(clip).token_ids == adapter.encode(clip).token_ids
-        assert torch.equal(loaded.encode(clip).features, adapter.encode(clip).features)
+        assert torch.equal(loaded.encode(clip).clips[0].features, adapter.encode(clip).clips[0].features)
     assert loaded.transcript_tokens("alpha <|im_end|>") == adapter.transcript_tokens("alpha <|im_end|>")
 
 

@@ -101,4 +101,4 @@ def test_logprobs_are_those_of_a_float64_softmax_over_what_may_stand(adapter: Sp
 
 
 def test_prompts_of_other_languages_and_without_audio_are_fine(adapter: Speaking) -> None:
-    assert not adapter.encode(Prompt("p", "", "red", "xx")).has_audio
+    assert adapter.encode(Prompt("p", "", "red", "xx")).clips == ()

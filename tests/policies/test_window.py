@@ -22,7 +22,7 @@ def test_a_cut_window_keeps_the_first_positions(name: str, clips: list[Prompt], 
     whole.cut_window(2.0, tmp_path / "cut")
     cut = load_adapter(layout.adapter, tmp_path / "cut")
     assert cut.window() == 2.0
-    features = cut.encode(clips[1]).features
+    features = cut.encode(clips[1]).clips[0].features
     assert features is not None
     assert features.shape[1] == 200
     before = dict(whole.load_model(torch.float32).named_parameters())
