@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +47,15 @@ class Term:
     """Of the random generators in its processes."""
     token: str = field(default="", repr=False)
     """For the server at `url`."""
+
+    def asking(self, judges: Mapping[str, Mapping[str, str]]) -> "Term":
+        """The term with the address of its judge in place of the name, and the judge's other keywords, where `judges`
+        has them: by name, `judge` and what else there is."""
+        found = judges.get(self.config.judge)
+        if found is None:
+            return self
+        others = {key: value for key, value in found.items() if key != "judge"}
+        return replace(self, config=replace(self.config, judge=found["judge"], kwargs=others | self.config.kwargs))
 
     @property
     def fn(self) -> str:

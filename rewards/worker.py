@@ -22,10 +22,15 @@ class RewardWorker:
     def __init__(self, rewards: Sequence[Term], evaluation: Sequence[Term], start_timeout: float) -> None:
         self._terms, self._start_timeout = (rewards, evaluation), start_timeout
 
-    def start(self, rank: int) -> None:
-        """Load the rewards. `rank`: of this worker. Raises `RecipeError` when one cannot be loaded."""
+    def start(self, rank: int, judges: Mapping[str, Mapping[str, str]]) -> None:
+        """Load the rewards. `rank`: of this worker; `judges`: how those of the recipe are asked, by name.
+
+        Raises `RecipeError` when one cannot be loaded.
+        """
         # Not in __init__: an error there reaches the driver as a dead actor, here as the RecipeError it is.
-        rewards, evaluation = ([replace(t, seed=t.seed + rank * _SEEDS) for t in terms] for terms in self._terms)
+        rewards, evaluation = (
+            [replace(t.asking(judges), seed=t.seed + rank * _SEEDS) for t in terms] for terms in self._terms
+        )
         needed = [term.config.gpus for term in (*rewards, *evaluation)]
         gpus = shared_out([str(gpu) for gpu in ray.get_gpu_ids()], needed)
         self._scorer = Scorer(rewards, self._start_timeout, gpus[: len(rewards)])

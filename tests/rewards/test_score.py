@@ -278,8 +278,8 @@ def test_the_actor_scores_and_reports_a_bad_recipe_as_such(cluster: None, tmp_pa
         return RewardWorker.options(num_cpus=0.25).remote(terms_of([RewardConfig(fn=fn)], tmp_path), [], MINUTE)
 
     good, bad = worker("rewards.asr:wer_reward"), worker("gone.py:reward")
-    ray.get(good.start.remote(0), timeout=60)
+    ray.get(good.start.remote(0, {}), timeout=60)
     assert ray.get(good.score.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == [[0.5]]
     assert ray.get(good.evaluate.remote(packed("alpha bravo"), MINUTE), timeout=60).by_term == []
     with pytest.raises(RecipeError, match=r"rewards\[0\]\.fn is 'gone\.py:reward'"):
-        ray.get(bad.start.remote(0), timeout=60)
+        ray.get(bad.start.remote(0, {}), timeout=60)
