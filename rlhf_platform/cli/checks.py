@@ -14,6 +14,7 @@ from rewards.plugin import check_rewards, terms_of, written
 from rlhf_platform.data.manifest import check_durations, check_splits, read_manifest
 from rlhf_platform.data.pairs import read_pairs
 from rlhf_platform.errors import PlatformError, RecipeError
+from rlhf_platform.evaluation.gate_entries import check_gate, read_gate
 from rlhf_platform.recipe.load import LoadedRecipe, read_recipe
 from rlhf_platform.recipe.pipeline import Pipeline, load_pipeline
 from rlhf_platform.recipe.preferences import JudgedConfig
@@ -60,7 +61,7 @@ def check_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 
 def _found(loaded: LoadedRecipe) -> list[str]:
     recipe = loaded.recipe
-    found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded), *_pairs(loaded)]
+    found = [*problems(loaded), *_rewards(loaded), *_manifest(loaded), *_pairs(loaded), *_gate(loaded)]
     pointing = [_checkpoint, _tokens]
     pointing += [_places, _port, _memory] if uses_local_cluster(recipe) else []
     return found + [located(loaded, key, text) for check in pointing for key, text in check(recipe)]
@@ -117,6 +118,21 @@ def _pairs(loaded: LoadedRecipe) -> list[str]:
         return []  # `problems` says so
     first, *rest = _said_by(lambda: read_pairs(str(data.pairs), algorithm)) or [""]
     return [located(loaded, "data.pairs", first.removeprefix(f"{data.pairs}: ")), *rest] if first else []
+
+
+def _gate(loaded: LoadedRecipe) -> list[str]:
+    """Of a gate all that is wrong with its file and with the recipes in it, whose own gates do not count."""
+    gate = loaded.recipe.gate
+    if gate is None:
+        return []
+    if not Path(gate).is_file():
+        return [located(loaded, "gate", "no such file; a path is relative to the file that names it")]
+
+    def checked(path: Path, overrides: Sequence[str]) -> LoadedRecipe:
+        return load_checked(path, [*overrides, "gate=null"])
+
+    lines = _said_by(lambda: check_gate(read_gate(Path(gate)), checked))
+    return [f"{line} ({origin(loaded, 'gate')})" for line in lines]
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The demo data set `dialogue`: a home assistant with a persona, spoken to by a synthetic voice in one to three turns.
+"""The demo data set `dialogue`: a home assistant with a persona, spoken to by synthetic voices in one to three turns.
 
 docs/dialogue_data.md says what the set shows and what it does not.
 """
@@ -25,20 +25,22 @@ from rlhf_platform.data.supervision import processes
 from rlhf_platform.data.voices import speak
 from rlhf_platform.errors import DataError
 
-BUILDER_VERSION = "1"
+BUILDER_VERSION = "2"
 """Raise it with every change that alters a clip, a row or a pair; sets built before are then built anew."""
 
 LABELLED = "judge.jsonl"
 """Labelled replies for judges, beside the manifest."""
 
-TAKES = 12
-"""In how many ways a text is said; turns with the same text and take share a clip."""
+TAKES = 3
+"""In how many ways a voice says one text; turns with the same text, voice and take share a clip."""
 
-GROUP = "neural"
-"""Of the speakers of `digits`: one voice. In the minutes of a demo a model of this size learns to hear one and to
-talk, not nine and to talk."""
+LEARNT_VOICES = {"neural": 2, "seen": 8}
+"""How often each group of speakers of `digits` speaks in what is learnt from."""
+UNHEARD = 1 / 3
+"""Share of the held-out sessions in which a voice speaks that speaks nowhere else."""
 
-_RATES = (0.85, 1.25)  # drawn for each clip, times the voice's own rate
+_RATES = (0.95, 1.25)  # drawn for each clip, times the voice's own rate
+_PITCH_SPREAD = 8  # either way; espeak only
 _TRIES = 100
 
 
@@ -54,7 +56,7 @@ class Plan:
     """Rows of the held-out split, whose dialogues are in no other."""
     flawed: float = 0.4
     """Share of the replies of `train` that have a flaw."""
-    pairs: Mapping[str, int] = field(default_factory=lambda: {"train": 600, "calibration": 120, "heldout": 200})
+    pairs: Mapping[str, int] = field(default_factory=lambda: {"train": 3000, "calibration": 120, "heldout": 200})
     """Labelled pairs of each split."""
     seed: int = 0
     longest: float = 2.5
@@ -82,6 +84,8 @@ class Spoken:
     split: str
     number: int
     talk: Talk
+    group: str
+    """Of speakers."""
     clips: tuple[Clip, ...]
 
 
@@ -125,9 +129,12 @@ def _session(plan: Plan, split: str, number: int, about: Pools, most: int) -> Sp
     rng = random.Random(f"{plan.seed}/{split}/{number}")
     drawn = draw_talk(rng, about)
     talk = replace(drawn, asks=drawn.asks[:most])
-    speaker = rng.choice(SPEAKERS[GROUP])
+    group = rng.choices(list(LEARNT_VOICES), list(LEARNT_VOICES.values()))[0]
+    if split == "heldout" and rng.random() < UNHEARD:
+        group = "unseen"
+    speaker = rng.choice(SPEAKERS[group])
     clips = tuple(Clip(ask.text, speaker, rng.randrange(TAKES)) for ask in talk.asks)
-    return Spoken(split, number, talk, clips)
+    return Spoken(split, number, talk, group, clips)
 
 
 def _write_set(folder: Path, plan: Plan, progress: Callable[[int, int], None]) -> None:
@@ -151,8 +158,8 @@ def _write_clip(folder: Path, plan: Plan, clip: Clip) -> float:
     assert voice, "recorded speakers have said digits only"
     rng = random.Random(f"{plan.seed}/{clip.path}")
     for _ in range(_TRIES):
-        paced = replace(voice, rate=voice.rate * rng.uniform(*_RATES))
-        samples = trim(speak(paced, clip.text, SAMPLE_RATE, rng.randrange(2**31)))
+        rate, pitch = voice.rate * rng.uniform(*_RATES), voice.pitch + rng.randint(-_PITCH_SPREAD, _PITCH_SPREAD)
+        samples = trim(speak(replace(voice, rate=rate, pitch=pitch), clip.text, SAMPLE_RATE, rng.randrange(2**31)))
         if len(samples) <= plan.longest * SAMPLE_RATE:
             sf.write(folder / clip.path, samples, SAMPLE_RATE, subtype="PCM_16")
             return len(samples) / SAMPLE_RATE
@@ -166,7 +173,7 @@ def _row(folder: Path, plan: Plan, spoken: Spoken, turn: int, seconds: Mapping[C
     rng = random.Random(f"{plan.seed}/{name}/flaw")
     flaw = rng.choice(flaws_of(ask)) if spoken.split == "train" and rng.random() < plan.flawed else ""
     metadata: dict[str, Any] = {
-        "group": GROUPS[GROUP],
+        "group": GROUPS[spoken.group],
         "kind": ask.kind,
         "session": name.rpartition("/")[0],
         "persona": persona.text,

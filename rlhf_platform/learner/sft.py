@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, make_batch
 from policies.load import load_adapter
-from policies.lora import add_lora, is_lora, save_merged
+from policies.lora import add_lora, is_lora, save_adapter, save_merged
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner.engine import deepspeed_config
 from rlhf_platform.learner.process_group import Rendezvous, join_process_group
@@ -168,4 +168,10 @@ def warm_start(
         callbacks=[Reporter(report)],
     )
     trainer.train()
-    save_whole(trainer, rendezvous, recipe.learner.zero_stage, lambda trained: save_merged(adapter, trained, out))
+
+    def save(trained: Any) -> None:
+        save_merged(adapter, trained, out)
+        if sft.lora.rank:
+            save_adapter(trained, sft.lora.rank, out / "adapter")
+
+    save_whole(trainer, rendezvous, recipe.learner.zero_stage, save)

@@ -72,8 +72,12 @@ def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
             holder["rewards"][index]["fn"] = f"{target}/{file.name}:{function}"
     text = OmegaConf.to_yaml(OmegaConf.create(tree))
     tokens = [term.token_env for term in (*recipe.rewards, *recipe.evaluation.rewards) if term.token_env]
+    tokens += [judge.api_key_env for judge in recipe.judges if judge.api_key_env]
     data = {"data.manifest": recipe.data.manifest, "data.pairs": recipe.data.pairs}
-    elsewhere = data | {"backbone.path": recipe.backbone.path}
+    elsewhere = data | {"backbone.path": recipe.backbone.path, "gate": recipe.gate}
+    for index, judge in enumerate(recipe.judges):
+        named = {"model": judge.model, "lora": judge.lora, "calibration.pairs": judge.calibration.pairs}
+        elsewhere |= {f"judges[{index}].{key}": path for key, path in named.items()}
     return RecipeFiles(
         name=recipe.name,
         recipe=text,

@@ -218,11 +218,12 @@ def _expanded(value: Any) -> Any:
 
 def _absolute(full: str, value: Any, base_dir: Path) -> Any:
     """The value, made absolute when its key holds a path and it is a relative one."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         return value
-    if full in ("data.manifest", "data.pairs"):
+    files = r"data\.(manifest|pairs|labelled)|gate|judges\[\d+\]\.(calibration\.pairs|lora)"
+    if re.fullmatch(files, full):
         return _joined(base_dir, value)
-    if full == "backbone.path":
+    if full == "backbone.path" or re.fullmatch(r"judges\[\d+\]\.model", full):
         is_folder = value.startswith((".", "~")) or (base_dir / _expanded(value)).is_dir()
         return _joined(base_dir, value) if is_folder else value  # anything else is a name on a hub
     if re.fullmatch(r"(evaluation\.)?rewards\[\d+\]\.fn", full):

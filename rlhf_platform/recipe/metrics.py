@@ -5,23 +5,26 @@ from collections.abc import Sequence
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.types import FAILURE_KINDS
 
-HELDOUT = ("heldout_wer", "heldout_gap", "heldout_quality", "heldout_ended", "heldout_unscored")
+HELDOUT = ("heldout_wer", "heldout_gap", "heldout_quality", "heldout_ended", "heldout_unscored", "heldout_evasive")
 """Only in steps with an evaluation on the way."""
-OF_TEXT = (
+OF_TRANSCRIPTS = (
     "sample_wer",
     "substitution_rate",
     "deletion_rate",
     "insertion_rate",
     "insertion_deletion_balance",
-    "empty_rate",
-    "repeated_ngram_rate",
-    "evasive_rate",
     "words_per_second",
     "words_per_second_std",
     "heldout_wer",
     "heldout_gap",
 )
+"""Only where the policy writes what it hears."""
+OF_TEXT = ("empty_rate", "repeated_ngram_rate", "evasive_rate")
 """Only where the policy writes text."""
+OF_DIALOGUE = ("reply_words", "reasoning_words", "later_turns", "sessions_silent", "heldout_evasive")
+"""Only where the policy answers."""
+OF_ANSWERS = ("heldout_quality", "heldout_ended", "heldout_unscored")
+"""Only where what the policy says is held against no transcript."""
 OF_SPEECH = (
     "codec_decoded",
     "codec_remembered",
@@ -30,9 +33,6 @@ OF_SPEECH = (
     *(f"codebook_logprob/{place}" for place in range(64)),
     "seconds/codec",
     "seconds/codec_work",
-    "heldout_quality",
-    "heldout_ended",
-    "heldout_unscored",
 )
 """Only where the policy speaks."""
 METRICS = (
@@ -43,7 +43,10 @@ METRICS = (
     "reward_retried",
     "reward_cached",
     "reward_restarted",
+    *OF_TRANSCRIPTS,
     *OF_TEXT,
+    *OF_DIALOGUE,
+    *OF_ANSWERS,
     *OF_SPEECH,
     "completion_tokens",
     "completion_tokens_std",
@@ -63,6 +66,8 @@ METRICS = (
     "explained_variance",
     "critic_grad_norm",
     "learning_rate",
+    "rehearsal_loss",
+    "rehearsal_weight",
     "logprob_diff_max",
     "importance_weight",
     "effective_sample_share",
@@ -93,6 +98,13 @@ _OF_TERMS = ("reward/", "reward_std/", "reward_shaped/", "reward_weight/", "seco
 _OF_PAIRS = "reward_correlation/"
 _OF_KINDS = "reward_failed/"
 _OF_HELDOUT = "heldout/"
+_BY_REWARD = "measure it by a reward, with weight 0 if need be"
+_LACKS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "asr": ((*OF_SPEECH, *OF_DIALOGUE, *OF_ANSWERS), "speech or dialogue", "leave it out"),
+    "tts": ((*OF_TRANSCRIPTS, *OF_TEXT, *OF_DIALOGUE), "transcripts or dialogue", _BY_REWARD),
+    "realtime": ((*OF_TRANSCRIPTS, *OF_SPEECH), "transcripts or speech", _BY_REWARD),
+}
+"""By branch the metrics that it has not, what they are of, and the way out."""
 PER_TERM = (*_OF_TERMS, _OF_PAIRS, _OF_KINDS, _OF_HELDOUT)
 """Followed by the name of a reward (and of its part), by two of them as `A~B`, by a kind of failure, or by the name of
 one of `evaluation.rewards`."""
@@ -110,12 +122,9 @@ def unknown_metric(branch: str, name: str, terms: Sequence[str], heldout: Sequen
 
     Which parts a reward answers shows only as it answers, so any part of a known reward passes.
     """
-    if branch == "tts" and name in OF_TEXT:
-        return (
-            "it is of transcripts, which branch=tts has none of; measure speech by a reward, with weight 0 if need be"
-        )
-    if branch == "asr" and name in OF_SPEECH:
-        return "it is of speech, which branch=asr has none of; leave it out"
+    lacks, of, instead = _LACKS[branch]
+    if name in lacks:
+        return f"it is of {of}, which branch={branch} has none of; {instead}"
     prefix = next((prefix for prefix in PER_TERM if name.startswith(prefix)), "")
     rest = name.removeprefix(prefix)
     if name in METRICS or (prefix in _OF_TERMS and _is_term(rest, terms)):

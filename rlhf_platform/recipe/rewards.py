@@ -4,6 +4,7 @@ import math
 import re
 
 from rlhf_platform.recipe.expressions import EvaluationError, parse
+from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.schema import Recipe, RewardConfig
 
 
@@ -44,7 +45,13 @@ def codec_workers(recipe: Recipe) -> int:
     return recipe.speech.workers if recipe.branch == "tts" else 0
 
 
+def served_judges(recipe: Recipe) -> list[JudgeConfig]:
+    """Those that the platform serves itself, an actor each."""
+    return [judge for judge in recipe.judges if not judge.url]
+
+
 def light_cores(recipe: Recipe) -> int:
     """Cores that a local cluster has on top of `cluster.cpus`, for the actors that need a part of one each."""
     codec = codec_workers(recipe) * recipe.speech.cpus
-    return math.ceil(recipe.scoring.workers * recipe.scoring.cpus + codec)
+    judges = sum(judge.cpus for judge in served_judges(recipe) if judge.cpus < 1)
+    return math.ceil(recipe.scoring.workers * recipe.scoring.cpus + codec + judges)

@@ -12,8 +12,11 @@ from typing import Any
 from omegaconf import MISSING
 
 from rlhf_platform.recipe.algorithms import GRPO, AlgorithmConfig
+from rlhf_platform.recipe.dialogue import DialogueConfig
 from rlhf_platform.recipe.field import key
+from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.mtp import MultiTokenConfig
+from rlhf_platform.recipe.rehearsal import RehearsalConfig
 from rlhf_platform.recipe.speech import SpeechConfig
 
 
@@ -43,9 +46,9 @@ class TinyBackbone:
     """Seed of the initial weights, apart from the run's `seed` so that runs share a warm start."""
 
 
-BUILDS = {"tiny": "qwen3_asr", "whisper_tiny_en": "whisper", "small": "qwen2_audio"}
+BUILDS = {"tiny": "qwen3_asr", "whisper_tiny_en": "whisper", "small": "qwen2_audio", "smollm2": "text_lm"}
 """The adapter that reads what `backbone.build` makes."""
-ADAPTERS = ("qwen3_asr", "whisper", "qwen2_audio", "qwen2_5_omni_thinker", "codec_lm")
+ADAPTERS = ("qwen3_asr", "whisper", "qwen2_audio", "qwen2_5_omni_thinker", "codec_lm", "orpheus", "text_lm")
 
 
 @dataclass
@@ -75,11 +78,14 @@ class DataConfig:
 
     manifest: str | None = None
     """A JSONL manifest (docs/data.md), relative to the recipe. Give this or `demo`."""
-    demo: str | None = key(None, choices=(None, "digits", "recorded", "speech", "phrases"))
+    demo: str | None = key(None, choices=(None, "digits", "recorded", "speech", "phrases", "dialogue", "judge"))
     """A data set that `rlhf data build` makes; built into `cache_dir` on first use."""
     pairs: str | None = None
     """A JSONL file of judged answers (docs/preferences.md), relative to the recipe, for an offline algorithm; none: the
     policy makes them from prompts of `rl_split`."""
+    labelled: str | None = None
+    """A JSONL file of labelled replies (docs/judge_training.md), relative to the recipe, that a judge learns from; give
+    it in the place of `manifest` and `demo`."""
     train_split: str = "train"
     """The `split` of the rows that the warm start learns from."""
     rl_split: str = "train"
@@ -133,7 +139,8 @@ class SFTConfig:
     """Keep the audio encoder as the backbone brings it, as StepAudio 2.5 does; for a pretrained one. With `lora` it is
     always kept."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Train the decoder by LoRA, and the adaptor whole. The warm start is saved with LoRA merged into its weights."""
+    """Train the decoder by LoRA, and the adaptor whole. The warm start is saved with LoRA merged into its weights, and
+    the LoRA alone beside it, in `adapter`."""
     seed: int = key(0, at_least=0)
     """Order of clips and masks, apart from the run's `seed` so that runs share a warm start."""
 
@@ -189,8 +196,9 @@ class RewardConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the function as keywords."""
     judge: str = ""
-    """The model that the function asks for its opinion (a name, folder or URL); passed to it as keyword `judge`. What
-    judges in training may not judge in the evaluation (law 8)."""
+    """The model that the function asks for its opinion: one of `judges` by its name, whose address is then passed to it
+    as keyword `judge`, or a name, folder or URL, passed as it is. What judges in training may not judge in the
+    evaluation (law 8)."""
     part: str = ""
     """Of an answer that is a dict, the number that counts; the others are logged only. Empty: their sum counts."""
     range: list[float] = field(default_factory=list)
@@ -400,9 +408,9 @@ class Recipe:
 
     name: str = MISSING
     """Names `runs/<name>/` and the W&B run."""
-    branch: str = key("asr", choices=("asr", "tts"))
+    branch: str = key("asr", choices=("asr", "tts", "realtime"))
     """What the policy learns: how prompts are built and which tokens it may write. `asr`: it hears a clip and writes
-    its words; `tts`: it reads a text and speaks it."""
+    its words; `tts`: it reads a text and speaks it; `realtime`: it hears the turns of a dialogue and answers."""
     seed: int = key(0, at_least=0)
     """Order of prompts and sampling. Weights and warm start have seeds of their own."""
     steps: int = key(40, at_least=0)
@@ -426,18 +434,27 @@ class Recipe:
     """How rewards become a gradient; `type` says which keys there are."""
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     """What the policy speaks with; for `branch: tts`."""
+    dialogue: DialogueConfig = field(default_factory=DialogueConfig)
+    """How a session goes on; for `branch: realtime`."""
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     """Generation."""
     rewards: list[RewardConfig] = field(default_factory=list)
     """The terms of the reward, summed by weight; at least one."""
+    judges: list[JudgeConfig] = field(default_factory=list)
+    """Language models that rewards ask."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The reward workers."""
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     """Training."""
+    rehearsal: RehearsalConfig = field(default_factory=RehearsalConfig)
+    """Supervised data mixed in when a measure falls."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """Measuring before and after."""
     monitors: list[MonitorConfig] = field(default_factory=list)
     """Limits that a run watches itself by."""
+    gate: str | None = None
+    """A file of other recipes' evaluations that training must not make worse (docs/commands/gate.md), relative to the
+    recipe; the start and the result are then measured by them. None: none are."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     """Where it runs."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -9,7 +9,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rlhf_platform.recipe import validate_algorithm, validate_learner, validate_mtp, validate_rewards, validate_speech
+from rlhf_platform.recipe import (
+    validate_algorithm,
+    validate_dialogue,
+    validate_learner,
+    validate_mtp,
+    validate_rewards,
+    validate_speech,
+)
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
@@ -77,7 +84,10 @@ def _address(recipe: Recipe) -> Iterator[Problem]:
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
     manifest, demo = recipe.data.manifest, recipe.data.demo
-    if manifest is None and demo is None:
+    if recipe.data.labelled is not None:
+        if manifest is not None or demo is not None:
+            yield "data.labelled", "data.manifest or data.demo is given too; give one, set the others to null"
+    elif manifest is None and demo is None:
         yield "data.manifest", "so is data.demo; give one of them, for example data.demo=digits"
     elif manifest is not None and demo is not None:
         yield "data.manifest", f"data.demo is {demo} too; give one, set the other to null"
@@ -261,6 +271,10 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_learner.critic, ("algorithm.", "steps")),
     (validate_learner.terms, ("algorithm.type", "scoring.normalize")),
     (validate_learner.tokens, ("algorithm.", "branch")),
+    (
+        validate_learner.rehearsal,
+        ("rehearsal.", "algorithm.", "evaluation.", "rewards", "learner.workers", "branch"),
+    ),
     (validate_learner.optimizer, ("learner.",)),
     (
         validate_algorithm.offline,
@@ -270,6 +284,12 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_mtp.drafting, ("mtp.", "backbone.", "learner.", "rollout.speculative", "algorithm.type")),
     (validate_speech.speech, ("branch", "speech.", "backbone.", "evaluation.", "checkpoint.", "align.steps", "sft.")),
     (validate_speech.pairs, ("algorithm.type", "steps")),
+    (
+        validate_dialogue.dialogue,
+        ("branch", "dialogue.", "backbone.adapter", "evaluation.", "checkpoint.", "rollout.speculative", "judges"),
+    ),
+    (validate_dialogue.judges, ("judges", "rewards", "evaluation.rewards", "dialogue.user_judge")),
+    (validate_dialogue.held_out, ("judges", "rewards", "evaluation.rewards")),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),

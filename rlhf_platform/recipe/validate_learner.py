@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from rlhf_platform.recipe.algorithms import GDPO, PPO, OnlineConfig, RLConfig
+from rlhf_platform.recipe.metrics import is_heldout, unknown_metric
+from rlhf_platform.recipe.rewards import reward_name
 from rlhf_platform.recipe.schema import LearnerConfig, Recipe
 
 Problem = tuple[str, str]
@@ -43,11 +45,37 @@ def terms(recipe: Recipe) -> Iterator[Problem]:
         yield "scoring.normalize", "algorithm.type=gdpo normalises each term; leave this out, or take grpo"
 
 
+def rehearsal(recipe: Recipe) -> Iterator[Problem]:
+    """A metric that the run measures on the way, and rows for every rank and minibatch."""
+    config, algorithm = recipe.rehearsal, recipe.algorithm
+    if not config.metric:
+        return
+    if not isinstance(algorithm, RLConfig):
+        said = f"algorithm.type={algorithm.type} has no loss that rehearsal could stand beside; leave it out"
+        yield "rehearsal.metric", said
+        return
+    heldout = [reward_name(reward) for reward in recipe.evaluation.rewards]
+    unknown = unknown_metric(recipe.branch, config.metric, [reward_name(reward) for reward in recipe.rewards], heldout)
+    if unknown or not is_heldout(config.metric):
+        yield "rehearsal.metric", unknown or "it is of what is learnt; name one of the evaluation, as heldout_quality"
+    elif recipe.evaluation.every == 0:
+        yield "rehearsal.metric", "evaluation.every is 0, so no step has it; set evaluation.every, for example to 10"
+    parts = recipe.learner.workers * algorithm.minibatches
+    if config.samples % parts:
+        fits = -(-config.samples // parts) * parts
+        yield (
+            "rehearsal.samples",
+            f"not divisible over learner.workers={recipe.learner.workers} x algorithm.minibatches="
+            f"{algorithm.minibatches}; allowed multiples of {parts}, as {fits}",
+        )
+
+
 def tokens(recipe: Recipe) -> Iterator[Problem]:
     """Tokens that a branch's completions do not have."""
     wanted = recipe.algorithm.train_tokens if isinstance(recipe.algorithm, OnlineConfig) else "all"
-    if wanted == "audio" and recipe.branch == "asr":
-        yield "algorithm.train_tokens", "branch is asr, whose completions are text; allowed all or text"
+    if wanted == "audio" and recipe.branch != "tts":
+        said = f"branch is {recipe.branch}, whose completions are text; allowed all or text"
+        yield "algorithm.train_tokens", said
 
 
 def optimizer(recipe: Recipe) -> Iterator[Problem]:

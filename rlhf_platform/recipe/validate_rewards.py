@@ -55,7 +55,8 @@ def algebra(recipe: Recipe) -> Problems:
 
 
 def measuring(recipe: Recipe) -> Problems:
-    """Keys that have no effect on what measures only. Of speech the terms have a sum, by which answers are compared."""
+    """Keys that have no effect on what measures only. Of speech and dialogue the terms have a sum, by which answers are
+    compared."""
     plain = RewardConfig()
     summed = ("weight", "shape", "gate") if recipe.branch == "asr" else ()
     for index, reward in enumerate(recipe.evaluation.rewards):

@@ -8,7 +8,7 @@ from rlhf_platform.recipe.preferences import MakePairs
 from rlhf_platform.recipe.schema import EvaluationConfig, Recipe
 from rlhf_platform.recipe.speech import CODEBOOKS_OF_CHOICE, WORLD_CODEBOOKS, SpeechConfig
 
-SPEAKS = ("qwen3_asr", "codec_lm")
+SPEAKS = ("qwen3_asr", "codec_lm", "orpheus")
 """Layouts that write codec tokens."""
 
 LEARNT = tuple(f"rewards.tts:{name}" for name in ("phonemes", "whisper_cer", "mos", "similarity"))
@@ -24,7 +24,7 @@ def speech(recipe: Recipe) -> Iterator[tuple[str, str]]:
     else:
         for name in vars(SpeechConfig()):
             if getattr(recipe.speech, name) != getattr(SpeechConfig(), name):
-                yield f"speech.{name}", "it has no effect with branch=asr, which writes text; leave it out"
+                yield f"speech.{name}", f"it has no effect with branch={recipe.branch}, which writes text; leave it out"
 
 
 def pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:

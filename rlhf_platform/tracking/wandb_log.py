@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from rlhf_platform.data.audio import load_audio
 from rlhf_platform.errors import ClusterError
+from rlhf_platform.evaluation.dialogue import DialogueResult
 from rlhf_platform.evaluation.report import EvalResult, spread
 from rlhf_platform.recipe.schema import TrackingConfig
 from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, Sounds
@@ -100,6 +101,25 @@ class WandbLog:
                 table.add_data(*row, outcome.value, *(outcome.parts.get(term) for term in terms), None)
             else:
                 table.add_data(*row, None, *(None for _ in terms), f"{outcome.term}: {outcome.kind}: {outcome.message}")
+        self._run.log({name: table}, step=step)
+
+    def dialogue(self, step: int, name: str, result: DialogueResult) -> None:
+        """A table of turns, each with the user's clip, what was said before, the reply and its scores."""
+        if not self._run or not self._rows:
+            return
+        import wandb
+
+        names = result.names
+        table = wandb.Table(
+            columns=["prompt", "persona", "before", "heard", "said", "reasoning", "reply", "reference", *names]
+        )
+        for each in spread(result.replies, self._rows):
+            audio = wandb.Audio(load_audio(each.audio, SAMPLE_RATE), sample_rate=SAMPLE_RATE)
+            before = "\n".join(f"{turn.role}: {turn.text}" for turn in each.history)
+            texts = [each.said, each.reasoning, each.reply, each.reference]
+            table.add_data(
+                each.prompt_id, each.persona, before, audio, *texts, *(each.scores.get(name) for name in names)
+            )
         self._run.log({name: table}, step=step)
 
     def comparison(self, step: int, prompts: Sequence[Prompt], before: EvalResult, after: EvalResult) -> None:

@@ -15,7 +15,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from rlhf_platform.errors import ClusterError, WaitTimeout
-from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation
+from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation, served_judges
 from rlhf_platform.recipe.schema import ClusterConfig, Recipe
 from rlhf_platform.train import PROCESS_ENVIRONMENT
 
@@ -94,7 +94,8 @@ def _join(address: str, config: ClusterConfig) -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """A placement group with one bundle per actor, in the order rollout, learner, reward, codec workers."""
+    """A placement group with one bundle per actor, in the order rollout, learner, reward, codec workers,
+    judges."""
 
     group: PlacementGroup
     recipe: Recipe
@@ -132,13 +133,15 @@ def placed(recipe: Recipe) -> Iterator[Placement]:
 
 
 def bundles_of(recipe: Recipe) -> list[dict[str, float]]:
-    """What each RL actor reserves, in the order rollout, learner, reward, codec workers."""
+    """What each RL actor reserves, in the order rollout, learner, reward, codec workers,
+    judges."""
     rollout, learner, scoring = recipe.rollout, recipe.learner, recipe.scoring
     return (
         [_bundle(rollout.cpus, rollout.gpus)] * rollout.workers
         + [_bundle(learner.cpus, learner.gpus)] * learner.workers
         + [_bundle(*reward_reservation(recipe))] * scoring.workers
         + [_bundle(recipe.speech.cpus, 0)] * codec_workers(recipe)
+        + [_bundle(judge.cpus, judge.gpus) for judge in served_judges(recipe)]
     )
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from policies.mtp.heads import check_folder
 from rlhf_platform.errors import RunError
+from rlhf_platform.evaluation import dialogue, dialogue_report, speech
+from rlhf_platform.evaluation.dialogue import EVASIVE, DialogueResult
+from rlhf_platform.evaluation.measured import write_scores
 from rlhf_platform.evaluation.report import EvalResult, evaluate, rate_table
-from rlhf_platform.evaluation.speech import ENDED, SpeechResult, mean_interval, table
+from rlhf_platform.evaluation.speech import ENDED, SpeechResult
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.schema import TrackingConfig
 from rlhf_platform.tracking.checkpoints import Checkpoints
@@ -16,15 +19,15 @@ from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
+from rlhf_platform.train.beginning import begin
 from rlhf_platform.train.cluster import cluster, placed
 from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.decoding import decode, parts_of
 from rlhf_platform.train.drafting import guesses
-from rlhf_platform.train.measures import Speech
+from rlhf_platform.train.measures import measure_of
 from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.prepare import fitted, prepare_data
-from rlhf_platform.train.prepare_speech import speaking
-from rlhf_platform.train.run import begin
+from rlhf_platform.train.prepare_speech import hearing, speaking
 from rlhf_platform.train.team import Rewards, Rollouts
 
 
@@ -42,8 +45,7 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
         prompts = prepare_data(recipe, display).evaluation
         warm_up = list(chain.from_iterable(parts_of(prompts, recipe)))[:1]
         model = str(fitted(recipe, model, display))
-        if recipe.branch == "tts":
-            model = str(speaking(recipe, model, []))
+        model = str(speaking(recipe, model, []) if recipe.branch == "tts" else hearing(recipe, model))
         if recipe.rollout.speculative == "mtp":
             check_folder(Path(model))
         folder.status(phase="start actors")
@@ -54,19 +56,19 @@ def evaluate_checkpoint(loaded: LoadedRecipe, checkpoint: str) -> Path:
             rewards.ready()
             rollouts.ready()
             folder.status(phase="evaluate")
-            if recipe.branch == "tts":
+            if recipe.branch != "asr":
                 wandb = WandbLog(TrackingConfig("off"), "", folder.path, {}, "")
                 run = RunContext(loaded, folder, display, wandb, Checkpoints(folder.path))
-                spoken, _ = Speech().evaluate(run, "evaluation", rollouts, rewards, prompts, 0)
-                _report_speech(loaded, model, spoken, folder, display)
+                found, _ = measure_of(recipe.branch).evaluate(run, "evaluation", rollouts, rewards, prompts, 0)
+                _report_scores(loaded, model, found, folder, display)
                 return folder.path
             samples = decode(rollouts, prompts, recipe)
             if said := guesses(rollouts, recipe):
                 display.line(said)
             result = evaluate(checkpoint, prompts, [s.text for s in samples], recipe.evaluation.normalizer)
-            terms = heldout_means(rewards.score(samples, loaded.recipe.steps)[0]) | heldout_means(
-                rewards.evaluate(samples)
-            )
+            scored = rewards.evaluate(samples)
+            write_scores(folder.path, scored)
+            terms = heldout_means(rewards.score(samples, loaded.recipe.steps)[0]) | heldout_means(scored)
         _report(loaded, model, result, terms, folder, display)
     return folder.path
 
@@ -85,16 +87,23 @@ def policy_in(checkpoint: str) -> str:
     return checkpoint
 
 
-def _report_speech(loaded: LoadedRecipe, model: str, spoken: SpeechResult, folder: RunDir, display: Display) -> None:
+def _report_scores(
+    loaded: LoadedRecipe, model: str, result: SpeechResult | DialogueResult, folder: RunDir, display: Display
+) -> None:
+    """The means of what speech or dialogue was measured by."""
     config = loaded.recipe.evaluation
-    display.show(table({"mean": spoken}, "Held-out speech", config.confidence, config.bootstrap_samples))
-    found = {
-        name: mean_interval(spoken, name, config.confidence, config.bootstrap_samples)
-        for name in [*spoken.names, ENDED]
-    }
+    how = config.confidence, config.bootstrap_samples
+    if isinstance(result, SpeechResult):
+        display.show(speech.table({"mean": result}, "Held-out speech", *how))
+        found = {name: speech.mean_interval(result, name, *how) for name in [*result.names, ENDED]}
+        clips = len(result.said)
+    else:
+        display.show(dialogue_report.table({"mean": result}, "Held-out dialogue", *how))
+        found = {name: dialogue.mean_interval(result, name, *how) for name in [*result.names, ENDED, EVASIVE]}
+        clips = len(result.replies)
     results = {
         "checkpoint": model,
-        "clips": len(spoken.said),
+        "clips": clips,
         "confidence": config.confidence,
         "scores": {name: [interval.point, interval.low, interval.high] for name, interval in found.items()},
     }

@@ -18,6 +18,8 @@ from rlhf_platform.train.advantages import advantages_of, rewards_of
 from rlhf_platform.train.drafting import Drafting
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.measuring import sample_metrics
+from rlhf_platform.train.rehearsing import Rehearsing
+from rlhf_platform.train.sessions import go_on, over_sessions
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
 from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, StopReason
@@ -53,6 +55,7 @@ def rl_steps(
     probe: Sequence[Prompt],
     done: int = 0,
     history: Sequence[Mapping[str, float]] = (),
+    rehearsing: Rehearsing | None = None,
 ) -> Iterator[StepResult]:
     """Run the steps after `done`, up to `recipe.steps`; rollout and learner hold the same weights, version `done`.
 
@@ -69,7 +72,10 @@ def rl_steps(
                 seen = team.learners.see([s.sample for s in got.samples])
         advantages = advantages_of(got.samples, recipe.algorithm, seen)
         with clock.phase("update"):
-            metrics = team.learners.train(advantages)
+            rehearsed, weight = rehearsing.next(step) if rehearsing else ([], 0.0)
+            metrics = team.learners.train(advantages, rehearsed, weight)
+            if recipe.rehearsal.metric:
+                metrics["rehearsal_weight"] = weight
         with clock.phase("sync"):
             proof = sync(team.learners, team.rollouts, step, probe, recipe.backbone.dtype)
         metrics |= {"weight_version": proof.version, "probe_diff_max": proof.difference}
@@ -104,19 +110,26 @@ def collect(
     for number in range(rounds):
         prompts = sampler.next()
         with clock.phase("rollout"):
-            samples = team.rollouts.sample(prompts, seed=(recipe.seed * 1_000_003 + step) * rounds + number)
+            seed = (recipe.seed * 1_000_003 + step) * rounds + number
+            samples = team.rollouts.sample(prompts, seed)
+            played = go_on(samples, team.rollouts.reply, algorithm.group_size, recipe.dialogue, team.user, seed)
         drafting.look()
         with clock.phase("reward"):
-            scored, worked = team.rewards.score(samples, step, algorithm.group_size)
+            scored, worked = team.rewards.score(played.samples, step, algorithm.group_size)
+        scored = over_sessions(scored, played.sessions, recipe.dialogue.session_weight)
         failures.check(scored)
         drawn += prompts
         groups += [scored[i : i + algorithm.group_size] for i in range(0, len(scored), algorithm.group_size)]
         teaches += has_spread(*rewards_of(scored, algorithm.group_size)).tolist()
         work.update(worked)
+        if team.user:
+            work["sessions_silent"] += played.silent
         if sum(teaches) >= wanted:
             break
-    best = sorted(range(len(groups)), key=lambda group: not teaches[group])[:wanted]
-    kept = list(chain.from_iterable(groups[group] for group in sorted(best)))
+    best: Sequence[int] = range(len(groups))
+    if rounds > 1:
+        best = sorted(sorted(best, key=lambda group: not teaches[group])[:wanted])
+    kept = list(chain.from_iterable(groups[group] for group in best))
     if isinstance(algorithm, DAPO):
         kept = penalised(kept, recipe.rollout.max_new_tokens, algorithm.overlong_share)
     everything = list(chain.from_iterable(groups))

@@ -9,6 +9,7 @@ from rlhf_platform.evaluation import speech
 from rlhf_platform.evaluation.report import EvalResult, as_lines, compare, evaluate, examples, lines, render
 from rlhf_platform.evaluation.speech import QUALITY, SpeechResult, read_speech, write_speech
 from rlhf_platform.train.context import RunContext
+from rlhf_platform.train.conversing import Dialogue
 from rlhf_platform.train.decoding import decode
 from rlhf_platform.train.drafting import guesses
 from rlhf_platform.train.measuring import heldout_means
@@ -150,7 +151,8 @@ class Speech:
 
 def measure_of(branch: str) -> Measure:
     """What a run of the branch measures."""
-    return Speech() if branch == "tts" else Hearing()
+    kinds: dict[str, type[Measure]] = {"asr": Hearing, "tts": Speech, "realtime": Dialogue}
+    return kinds[branch]()
 
 
 def first_evaluation(

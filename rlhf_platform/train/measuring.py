@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
+from rlhf_platform.train.replies import reply_metrics
 from rlhf_platform.train.spread import deviation, mean, spread_metrics, values_by_name
 from rlhf_platform.train.transcripts import transcript_metrics
 from rlhf_platform.types import Scored, ScoredSample, StopReason
@@ -10,9 +11,11 @@ from rlhf_platform.types import Scored, ScoredSample, StopReason
 GAP_STEPS = 5
 """Steps whose mean reward stands for the start, and for now, in `heldout_gap`: prompts differ from step to step."""
 
+_OF_BRANCH = {"asr": transcript_metrics, "realtime": reply_metrics}
+
 
 def sample_metrics(scored: Sequence[ScoredSample], branch: str) -> dict[str, float]:
-    """The step's samples in numbers (docs/run.md): reward and its terms, length, and of texts word errors and pace.
+    """The step's samples in numbers (docs/run.md): reward and its terms, length, and what is of its branch.
 
     What a step has no samples for is NaN, as `reward` where every reward failed, or left out where it is optional:
     pace without durations, a correlation without spread.
@@ -22,7 +25,7 @@ def sample_metrics(scored: Sequence[ScoredSample], branch: str) -> dict[str, flo
     return {
         "reward": mean([o.value for o in outcomes]),
         **spread_metrics(outcomes),
-        **(transcript_metrics([s.sample for s in scored]) if branch == "asr" else {}),
+        **(_OF_BRANCH[branch]([s.sample for s in scored]) if branch in _OF_BRANCH else {}),
         "completion_tokens": mean(lengths),
         "completion_tokens_std": deviation(lengths),
         "cut": mean([s.sample.stop_reason is StopReason.LENGTH for s in scored]),

@@ -16,9 +16,10 @@ from rlhf_platform.recipe.pipeline import Pipeline, PipelineStage
 from rlhf_platform.tracking.history import find_run
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
+from rlhf_platform.train.beginning import begin
 from rlhf_platform.train.links import fingerprint
 from rlhf_platform.train.measures import last_speech
-from rlhf_platform.train.run import begin, carry_out
+from rlhf_platform.train.run import carry_out
 
 _PACKAGES = ("policies", "rewards", "rollout", "rlhf_platform")
 

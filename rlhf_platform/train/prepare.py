@@ -25,8 +25,10 @@ from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
+from rlhf_platform.train.judge_data import judge_prompts
 from rlhf_platform.train.links import fingerprint, made_whole
-from rlhf_platform.train.prepare_speech import check_texts, speaking, with_codec
+from rlhf_platform.train.prepare_dialogue import check_turns
+from rlhf_platform.train.prepare_speech import check_texts, hearing, speaking, with_codec
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
 
@@ -46,6 +48,8 @@ class Data:
 
 def prepare_data(recipe: Recipe, display: Display) -> Data:
     """Read the manifest (building a demo set first) and check every clip. Raises DataError with all bad rows."""
+    if recipe.data.labelled or recipe.data.demo == "judge":
+        return _questions(recipe, display)
     path = Path(recipe.data.manifest) if recipe.data.manifest else _demo(recipe, display)
     rows = read_manifest(path)
     for learnt in {recipe.data.train_split, recipe.data.rl_split}:
@@ -60,10 +64,12 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
     evaluation = evaluation[:: max(1, -(-len(evaluation) // limit))]
     _cut_long_clips(recipe, evaluation, display)
     content = path.read_bytes()
+    if recipe.branch == "realtime":
+        check_turns(recipe, rows)
     if recipe.branch == "tts":
         rows = [row for row in rows if row.split in (recipe.data.rl_split, recipe.data.eval_split)]
         check_texts(recipe, rows)
-        if recipe.sft.steps:
+        if recipe.sft.steps or recipe.rehearsal.metric:
             with display.phase("encode recordings", len(train)) as phase:
                 train = with_codec(recipe, train, phase.update)
         content += json.dumps(asdict(recipe.speech)).encode()
@@ -71,6 +77,18 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
         f"data: {len(train)} clips for the warm start, {len(rl)} for RL, {len(evaluation)} held out, from {path}"
     )
     return Data(train, rl, evaluation, hashlib.sha256(content).hexdigest())
+
+
+def _questions(recipe: Recipe, display: Display) -> Data:
+    """What a judge learns from: text, without a manifest."""
+    found, digest = judge_prompts(recipe.data.labelled)
+    limit = recipe.evaluation.max_clips or len(found["heldout"])
+    heldout = found["heldout"][:: max(1, -(-len(found["heldout"]) // limit))]
+    display.line(
+        f"data: {len(found['train'])} questions for the warm start, {len(found['rl'])} for RL, {len(heldout)} held "
+        f"out, from {recipe.data.labelled or 'the demo set'}"
+    )
+    return Data(found["train"], found["rl"], heldout, digest)
 
 
 def _cut_long_clips(recipe: Recipe, prompts: Sequence[Prompt], display: Display) -> None:
@@ -98,6 +116,8 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     model = fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
     if recipe.branch == "tts":
         model = speaking(recipe, model, [p.reference for p in data.train] if recipe.sft.steps else [])
+    elif recipe.backbone.path is not None:
+        model = hearing(recipe, model)
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]

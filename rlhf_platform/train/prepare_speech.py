@@ -138,6 +138,22 @@ def speaking(recipe: Recipe, model: Path | str, texts: Sequence[str]) -> Path | 
     return path
 
 
+def hearing(recipe: Recipe, model: Path | str) -> Path | str:
+    """The checkpoint without what it speaks with: itself if it has nothing of the kind.
+
+    With it beside the weights every prompt would be answered in codec tokens.
+    """
+    if SpeechLayout.read(model) is None:
+        return model
+    key = hashlib.sha256(json.dumps([str(model), fingerprint(model)]).encode()).hexdigest()[:16]
+    path = Path(recipe.cache_dir, "hearing", key).resolve()
+    if not path.is_dir():
+        with made_whole(path) as draft:
+            shutil.copytree(model, draft, copy_function=link, dirs_exist_ok=True)
+            (draft / FILE).unlink()
+    return path
+
+
 def _sizes(layout: SpeechLayout) -> str:
     return " + ".join(map(str, layout.codebooks))
 

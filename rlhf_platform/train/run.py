@@ -1,5 +1,6 @@
 """A run from recipe to report: data, warm start, actors, evaluation, RL, evaluation, checkpoint."""
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 import yaml
 
 from rlhf_platform.data.sampler import PromptSampler
+from rlhf_platform.evaluation.gate_entries import read_gate
 from rlhf_platform.recipe.algorithms import OnlineConfig
-from rlhf_platform.recipe.files import recipe_files
-from rlhf_platform.recipe.load import LoadedRecipe, load_recipe
+from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.preferences import MakePairs
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.checkpoints import Checkpoint, Checkpoints
@@ -18,6 +19,7 @@ from rlhf_platform.tracking.progress import Display, step_numbers
 from rlhf_platform.tracking.run_dir import RunDir, portable
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.accounting import accounted
+from rlhf_platform.train.beginning import begin
 from rlhf_platform.train.checkpointing import restore, save, score, started_from
 from rlhf_platform.train.cluster import cluster, placed
 from rlhf_platform.train.context import (
@@ -26,12 +28,15 @@ from rlhf_platform.train.context import (
     prove_checkpoint,
     watched,
 )
+from rlhf_platform.train.gate import run_gate
+from rlhf_platform.train.judges_recipe import check_judges
 from rlhf_platform.train.loop import rl_steps
 from rlhf_platform.train.measures import first_evaluation, measure_of
 from rlhf_platform.train.measuring import heldout_gap
 from rlhf_platform.train.offline import learn_offline
 from rlhf_platform.train.pairing import make_pairs
 from rlhf_platform.train.prepare import Data, prepare_data, prepare_model
+from rlhf_platform.train.rehearsing import Rehearsing
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
 from rlhf_platform.train.warm_start import keep_warm_start
@@ -42,19 +47,6 @@ def run(loaded: LoadedRecipe) -> Path:
     """Run a checked recipe; returns the run's folder. Raises PlatformError for what a user can mend."""
     kept, folder = begin(loaded, loaded.recipe.name, loaded.recipe.steps)
     return carry_out(kept, folder, None)
-
-
-def begin(loaded: LoadedRecipe, name: str, steps: int) -> tuple[LoadedRecipe, RunDir]:
-    """A new folder that keeps the recipe and the reward files it names, and the recipe as it is there.
-
-    What is edited elsewhere meanwhile changes nothing when the run goes on, and all machines that see the folder have
-    the same rewards.
-    """
-    files = recipe_files(loaded, Path.cwd())
-    folder = RunDir.create(Path(loaded.recipe.runs_dir), name, steps)
-    folder.keep(files.rewards)
-    folder.write("recipe.yaml", files.recipe)
-    return load_recipe(folder.path / "recipe.yaml"), folder
 
 
 def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) -> Path:
@@ -70,6 +62,9 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
             wandb.close(exit_code=1)
             raise
         wandb.close(exit_code=0)
+    if recipe.gate:
+        started = json.loads((folder.path / "results.json").read_text("utf-8"))["start_checkpoint"]
+        run_gate(read_gate(Path(recipe.gate)), started, str(folder.checkpoint), folder.path / "gate", display)
     display.line(f"done: {folder.path}")
     return folder.path
 
@@ -102,6 +97,7 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
     with placed(recipe) as placement:
         team = Team(run.loaded, placement, model, probe)
         display.line(f"actors ready; {team.learners.trainable_parameters:,} trainable parameters")
+        check_judges(recipe, {name: asked["judge"] for name, asked in team.rewards.judges.keywords().items()}, display)
         done = start.step if start else 0
         if start:
             restore(start, team, sampler, drafts=recipe.rollout.speculative == "mtp")
@@ -112,7 +108,8 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
         measure = measure_of(recipe.branch)
         before, _ = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
-        train(run, team, sampler, data.evaluation, probe, done, origin, before)
+        rehearsing = Rehearsing(recipe, data.train, folder.history())
+        train(run, team, sampler, data.evaluation, probe, done, origin, before, rehearsing)
         folder.status(phase="evaluate after")
         after, _ = measure.evaluate(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
@@ -134,6 +131,7 @@ def train(
     done: int,
     origin: Mapping[str, str],
     before: Any,
+    rehearsing: Rehearsing,
 ) -> None:
     """The RL steps after `done`, each written down, watched and, where the recipe says so, evaluated and kept.
 
@@ -143,7 +141,7 @@ def train(
     recipe, folder = run.recipe, run.folder
     history: list[Mapping[str, float]] = [*folder.history()]
     with run.display.phase("RL step", recipe.steps, done) as phase:
-        for result in rl_steps(recipe, team, sampler, probe, done, tuple(history)):
+        for result in rl_steps(recipe, team, sampler, probe, done, tuple(history), rehearsing):
             step, metrics = result.step, dict(result.metrics)
             if _evaluates(recipe, step):
                 measure = measure_of(recipe.branch)
@@ -152,6 +150,7 @@ def train(
                 if "heldout_wer" in measured:
                     metrics["heldout_gap"] = heldout_gap([*history, metrics], before.total.wer)
             history.append(metrics)
+            rehearsing.note(metrics)
             folder.step(step, metrics, [prompt.id for prompt in result.prompts], result.failed)
             folder.status(step=step)
             run.wandb.metrics(step, metrics)

@@ -24,6 +24,8 @@ from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import Recipe, RewardConfig, ScoringConfig
 from rlhf_platform.train.cluster import Placement
+from rlhf_platform.train.judges import Judges
+from rlhf_platform.train.users import user_of
 from rlhf_platform.train.voice import Voice
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.train.workers import Workers
@@ -48,6 +50,7 @@ class Team:
         self.rewards = Rewards(loaded, placement, bundles, model)
         for part in (self.rewards, self.learners, self.rollouts):
             part.ready()
+        self.user = user_of(recipe, self.rewards.judges.keywords())
 
     def state(self, path: Path) -> dict[str, Any]:
         """What the actors' next step depends on: the learners' part below `path`, the rest as plain JSON values."""
@@ -89,6 +92,10 @@ class Rollouts(Workers):
         """`algorithm.group_size` completions of each prompt, a prompt's together, in the order of the prompts."""
         rollout, algorithm = self._recipe.rollout, self._recipe.algorithm
         return self._generate(prompts, algorithm.group_size, rollout.temperature, seed, "generate samples")
+
+    def reply(self, prompts: Sequence[Prompt], seed: int) -> list[Sample]:
+        """One completion of each prompt, as `sample` draws them."""
+        return self._generate(prompts, 1, self._recipe.rollout.temperature, seed, "go on with sessions")
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
         """One completion of each held-out prompt, drawn alike each time."""
@@ -147,10 +154,20 @@ class Learners(Workers):
         """What policy, reference and critic make of the samples, in order, before they learn from them."""
         return list(chain.from_iterable(self._each("see", self._deal(samples), "score the samples")))
 
-    def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
-        """One RL step over all ranks, each with an equal share; metrics are the same on every rank."""
-        metrics: dict[str, float] = self._each("train", self._deal(samples), "train")[0]
-        return metrics
+    def train(
+        self, samples: Sequence[TrainSample], rehearsed: Sequence[Prompt] = (), weight: float = 0.0
+    ) -> dict[str, float]:
+        """One RL step over all ranks, each with an equal share; metrics are the same on every rank.
+
+        `rehearsed`: rows whose references are learnt beside, with that `weight`.
+        """
+        rows = self._deal(rehearsed) or [[] for _ in self._actors]
+        answers = [
+            actor.train.remote(share, part, weight)
+            for actor, share, part in zip(self._actors, self._deal(samples), rows, strict=False)
+        ]
+        found: list[dict[str, float]] = wait(answers, self._name, "train", self._timeouts.step_timeout)
+        return found[0]
 
     def logprobs(self, samples: Sequence[Sample]) -> list[tuple[float, ...]]:
         values: list[tuple[float, ...]] = self._all("logprobs", "score the probe", list(samples))[0]
@@ -204,9 +221,12 @@ class Rewards(Workers):
         arguments = (*terms, recipe.cluster.start_timeout)
         super().__init__(RewardWorker, "the reward workers", recipe.cluster, options, arguments)
         self.voice = Voice(recipe, placement, bundles, model) if recipe.branch == "tts" else None
+        self.judges = Judges(recipe, placement, bundles)
 
     def ready(self) -> None:
-        self._each("start", range(len(self._actors)), "load the rewards", self._timeouts.start_timeout)
+        judges = self.judges.keywords()
+        started = [actor.start.remote(rank, judges) for rank, actor in enumerate(self._actors)]
+        wait(started, self._name, "load the rewards", self._timeouts.start_timeout)
         if self.voice:
             self.voice.ready()
 

@@ -29,6 +29,8 @@ from rlhf_platform.cli.health import stack
 from rlhf_platform.cli.health.check import Check, Status
 from rlhf_platform.cli.main import app
 from rlhf_platform.data import demo
+from rlhf_platform.data.dialogues import Plan as DialoguePlan
+from rlhf_platform.data.dialogues import build_dialogues
 from rlhf_platform.data.digits import Plan, build_digits
 from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.prompts import Plan as PromptsPlan
@@ -128,6 +130,8 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "build_digits", partial(build_digits, plan=Plan(2, 2, 1, 1, 1, 1)))
     monkeypatch.setattr(demo, "build_prompts", partial(build_prompts, plan=PromptsPlan(prompts=4)))
     monkeypatch.setattr(demo, "build_speech", partial(build_speech, plan=SpeechPlan(1, 1, 1)))
+    dialogues = DialoguePlan(1, 1, 1, pairs={"train": 2})
+    monkeypatch.setattr(demo, "build_dialogues", partial(build_dialogues, plan=dialogues))
     if arguments[:2] == ["data", "describe"]:
         spoken(Path("my/manifest.jsonl"))
     monkeypatch.setattr(stack, "ray", lambda *_: Check("Ray", Status.OK, ""))
@@ -139,7 +143,7 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         arguments = arguments[: arguments.index(">")]
     arguments = ["validate" if argument == "run" else argument for argument in arguments if argument != "--dry-run"]
     bare = {*arguments} <= {"validate", "data", "build", "check", "init", "compare", "export", "resume", "show", "eval"}
-    bare |= {*arguments} <= {"arena", "pairs", "import"}
+    bare |= {*arguments} <= {"arena", "pairs", "import", "judge", "calibrate", "--attacks", "gate", "merge"}
     result = CliRunner().invoke(app, [*arguments, "--help"] if bare else arguments)
     assert result.exit_code == 0, result.output
 

@@ -93,6 +93,7 @@ class FakeTeam:
 
     def __init__(self) -> None:
         self.rollouts, self.learners, self.rewards = FakeRollouts(), FakeLearners(), FakeRewards()
+        self.user = None
 
     def state(self, path: Path) -> dict[str, Any]:
         path.mkdir()

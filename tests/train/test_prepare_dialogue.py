@@ -1,0 +1,48 @@
+"""What a run of spoken dialogue refuses of its data."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rlhf_platform.data.manifest import Row
+from rlhf_platform.errors import DataError
+from rlhf_platform.recipe.dialogue import DialogueConfig
+from rlhf_platform.train.prepare_dialogue import check_turns
+
+
+def row(number: int, **metadata: Any) -> Row:
+    path = Path("/data/manifest.jsonl")
+    return Row(
+        path, number, str(number), Path("/data/a.flac"), "yes", "en", "a", 1.0, "train", "CC0-1.0", None, metadata
+    )
+
+
+def recipe(**keys: Any) -> Any:
+    return SimpleNamespace(dialogue=DialogueConfig(**keys))
+
+
+def exchange() -> list[dict[str, str]]:
+    return [{"role": "user", "text": "a", "audio": "a.flac"}, {"role": "assistant", "text": "b"}]
+
+
+def test_rows_within_the_turns_are_let_through() -> None:
+    check_turns(recipe(most_turns=3), [row(1, said="hi"), row(2, said="hi", history=exchange() * 2)])
+
+
+def test_a_row_that_is_no_dialogue_and_one_with_too_many_turns_are_named_together() -> None:
+    with pytest.raises(DataError) as error:
+        check_turns(recipe(most_turns=2), [row(1), row(2, said="hi", history=exchange() * 2)])
+    assert "2 rows are no dialogue" in str(error.value)
+    assert "row 1: metadata has no 'said'" in str(error.value)
+    assert "row 2: it has 3 user turns" in str(error.value)
+    assert "raise dialogue.most_turns from 2 to 3" in str(error.value)
+
+
+def test_turns_that_are_still_to_be_played_count() -> None:
+    later = [{"audio": "b.flac", "text": "b", "reference": "c"}] * 3
+    played = recipe(turns=3, most_turns=2)
+    with pytest.raises(DataError, match=r"3 when it is played on with dialogue\.turns=3"):
+        check_turns(played, [row(1, said="hi", next=later)])
+    check_turns(recipe(turns=2, most_turns=2), [row(1, said="hi", next=later)])
