@@ -50,7 +50,9 @@ class FakeLearners:
     def __init__(self) -> None:
         self.weight, self.momentum = 0.0, 0.0
 
-    def train(self, samples: Sequence[TrainSample]) -> dict[str, float]:
+    def train(
+        self, samples: Sequence[TrainSample], rehearsed: Sequence[Prompt] = (), weight: float = 0.0
+    ) -> dict[str, float]:
         gradient = sum(s.advantage if s.sample.text == "yes" else -s.advantage for s in samples)
         self.momentum = 0.9 * self.momentum + gradient
         self.weight += 0.01 * self.momentum + 0.001 * np.random.normal()

@@ -29,6 +29,7 @@ from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.checkpointing import restore
 from rlhf_platform.train.resume import reopen
+from rlhf_platform.train.rehearsing import Rehearsing
 from rlhf_platform.train.run import RunContext, train
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
@@ -65,7 +66,8 @@ def carry_out(loaded: LoadedRecipe, folder: RunDir, start: Checkpoint | None) ->
     sync(team.learners, team.rollouts, done, PROMPTS[:1], "float32")
     wandb = WandbLog(loaded.recipe.tracking, "a", folder.path, {}, "id")
     run = RunContext(loaded, folder, Display(Console(file=StringIO())), wandb, Checkpoints(folder.path))
-    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {}, BEFORE)
+    rehearsing = Rehearsing(loaded.recipe, PROMPTS, folder.history())
+    train(run, team, sampler, PROMPTS[:2], PROMPTS[:1], done, {}, BEFORE, rehearsing)
 
 
 def start(where: Path) -> None:
