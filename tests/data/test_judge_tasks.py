@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlhf_platform.data.dialogues import Plan
 from rlhf_platform.data.judge_tasks import (
     FIRST,
     HIGH,
@@ -127,5 +128,5 @@ def test_pleas_stand_in_worse_replies_alone_and_leave_the_label() -> None:
 
 def test_the_demo_pairs_come_in_all_splits_and_criteria() -> None:
     pairs = demo_pairs()
-    assert Counter(pair.split for pair in pairs) == {"train": 600, "calibration": 120, "heldout": 200}
+    assert Counter(pair.split for pair in pairs) == Plan().pairs
     assert {pair.criterion for pair in pairs} == {*CRITERIA, ""}

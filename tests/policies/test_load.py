@@ -19,7 +19,9 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_adapter_that_a_recipe_may_name_is_there_and_tested() -> None:
-    assert set(schema.ADAPTERS) == set(ADAPTERS) == {layout.adapter for layout in LAYOUTS.values()}
+    assert set(schema.ADAPTERS) == set(ADAPTERS)
+    # A judge's layout is asked in chat messages and no clip: tests/policies/test_text_lm.py has it.
+    assert set(ADAPTERS) - {"text_lm"} == {layout.adapter for layout in LAYOUTS.values()}
     assert set(schema.BUILDS.values()) <= set(ADAPTERS)
 
 

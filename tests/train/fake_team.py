@@ -27,6 +27,10 @@ class FakeRollouts:
         generator = np.random.default_rng(seed)
         return [self._answer(prompt, generator) for prompt in prompts for _ in range(GROUP)]
 
+    def reply(self, prompts: Sequence[Prompt], seed: int) -> list[Sample]:
+        generator = np.random.default_rng(seed)
+        return [self._answer(prompt, generator) for prompt in prompts]
+
     def answer(self, prompts: Sequence[Prompt]) -> list[Sample]:
         return [self._answer(prompt, np.random.default_rng(0)) for prompt in prompts]
 

@@ -101,7 +101,8 @@ def team_with_spread_in(prompts: set[str]) -> Any:
         scored = [ScoredSample(s, Scored(value, {"r": value})) for s, value in zip(samples, values, strict=True)]
         return scored, Counter({"reward_retried": 1})
 
-    return SimpleNamespace(rollouts=SimpleNamespace(sample=sample), rewards=SimpleNamespace(score=score))
+    rollouts = SimpleNamespace(sample=sample, reply=None)
+    return SimpleNamespace(rollouts=rollouts, rewards=SimpleNamespace(score=score), user=None)
 
 
 def collected(algorithm: AlgorithmConfig, prompts: set[str]) -> tuple[list[str], list[str], float, list[ScoredSample]]:
