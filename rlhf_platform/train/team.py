@@ -161,7 +161,7 @@ class Learners(Workers):
 
         `rehearsed`: rows whose references are learnt beside, with that `weight`.
         """
-        rows = self._deal(rehearsed) or [[] for _ in self._actors]
+        rows = self._deal(rehearsed) if rehearsed else [[] for _ in self._actors]
         answers = [
             actor.train.remote(share, part, weight)
             for actor, share, part in zip(self._actors, self._deal(samples), rows, strict=False)

@@ -56,10 +56,10 @@ def rlhf(place: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finish(place: Path, *arguments: str) -> str:
+def finish(place: Path, *arguments: str, code: int = 0) -> str:
     process = rlhf(place, *arguments)
     said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    assert process.returncode == code, said
     return said
 
 
