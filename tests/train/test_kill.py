@@ -28,8 +28,8 @@ from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.checkpointing import restore
-from rlhf_platform.train.resume import reopen
 from rlhf_platform.train.rehearsing import Rehearsing
+from rlhf_platform.train.resume import reopen
 from rlhf_platform.train.run import RunContext, train
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
