@@ -94,6 +94,8 @@ FAILURE_KINDS = (
     "wrong_shape",
     "unavailable",
     "undecodable",
+    "abstained",
+    "budget",
 )
 """Why a reward may not have come out; docs/rewards.md says when each is meant."""
 

@@ -14,7 +14,9 @@ app.add_typer(data_app, name="data")
 
 @data_app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The data set: digits, recorded, speech or phrases.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The data set: digits, recorded, speech, phrases or dialogue.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to build it in.")],
 ) -> None:
     """Make a demo data set: audio files and a manifest.

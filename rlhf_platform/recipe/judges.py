@@ -35,8 +35,8 @@ class JudgeConfig:
     api_key_env: str = ""
     """Environment variable that holds the key for `url`; the key itself stands in no file."""
     lora: str = ""
-    """Folder of a LoRA adapter that is merged into `model` before it is served, as `rlhf run recipes/judge/sft.yaml`
-    leaves one."""
+    """Folder of a LoRA that `model` is served with, relative to the recipe; `recipes/judge/sft.yaml` leaves one beside
+    its warm start, in `adapter`."""
     dtype: str = key("bfloat16", choices=("bfloat16", "float32"))
     """Of the weights that are served."""
     max_tokens: int = key(2048, at_least=128)

@@ -52,6 +52,7 @@ def server_settings(judge: JudgeConfig, recipe: Recipe) -> dict[str, Any]:
         "max_sequences": judge.max_sequences,
         "kv_cache_gib": judge.kv_cache_gib,
         "dtype": judge.dtype,
+        "gpus": judge.gpus,
         "start_timeout": recipe.cluster.start_timeout,
         "key": f"judges[{recipe.judges.index(judge)}]",
     }

@@ -243,7 +243,8 @@ def test_the_set_is_built_by_its_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(demo, "build_prompts", small)
     assert demo.build("recorded", tmp_path) == tmp_path / "data" / f"recorded-{build_key()}" / "manifest.jsonl"
-    with pytest.raises(RecipeError, match=r"there is digits, recorded, speech, phrases; did you mean 'recorded'\?"):
+    there = r"there is digits, recorded, speech, phrases, dialogue; did you mean 'recorded'\?"
+    with pytest.raises(RecipeError, match=there):
         demo.build("recordings", tmp_path)
 
 
@@ -311,4 +312,4 @@ def test_a_transcript_with_signs_left_in_it_and_missing_packages_are_refused(unp
 
 def test_a_recipe_may_name_every_set_that_there_is() -> None:
     (field,) = (field for field in fields(DataConfig) if field.name == "demo")
-    assert field.metadata["choices"] == (None, *demo.NAMES)
+    assert field.metadata["choices"] == (None, *demo.NAMES, "judge"), "that of judges is text, which nothing builds"
