@@ -126,7 +126,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Loaded
     path = Path(path)
     errors: list[str] = []
     files = read_chain(path, errors)
-    layers = with_items(files + read_overrides(overrides, errors))
+    layers = with_items(
+        files + read_overrides(overrides, errors), lambda layer: _placed(layer.tree, "", layer.base_dir)
+    )
     complete = not errors
     reader = _Reader(_algorithm(layers), errors)
     config = OmegaConf.structured(Recipe)
@@ -230,6 +232,15 @@ def _absolute(full: str, value: Any, base_dir: Path) -> Any:
         file, colon, function = value.rpartition(":")
         return _joined(base_dir, file) + colon + function if file.endswith(".py") else value
     return value
+
+
+def _placed(value: Any, full: str, base_dir: Path) -> Any:
+    """A part of a layer, named `full`, with the paths in it absolute."""
+    if isinstance(value, Mapping):
+        return {key: _placed(item, f"{full}.{key}" if full else str(key), base_dir) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, f"{full}[{number}]", base_dir) for number, item in enumerate(value)]
+    return _absolute(full, value, base_dir)
 
 
 def _joined(base_dir: Path, value: str) -> str:

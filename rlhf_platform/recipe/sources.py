@@ -1,7 +1,7 @@
 """The files and overrides that make up a recipe, read one by one, with the line that each key stands on."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -78,14 +78,15 @@ def read_overrides(overrides: Sequence[str], errors: list[str]) -> list[Layer]:
     return layers
 
 
-def with_items(layers: Sequence[Layer]) -> list[Layer]:
+def with_items(layers: Sequence[Layer], placed: Callable[[Layer], Any]) -> list[Layer]:
     """The layers, where what an override says of one item of a list (`rewards[0].weight=2`) is said of the whole list.
 
     The list is that of the layers before it. An item that is not there is left as it is, for the reader to refuse.
+    `placed`: a layer's tree with its paths absolute, since a list is taken from the file that they are relative to.
     """
     whole: list[Layer] = []
     for layer in layers:
-        tree = layer.tree if layer.file else _whole_lists(layer.tree, [earlier.tree for earlier in whole])
+        tree = layer.tree if layer.file else _whole_lists(layer.tree, [placed(earlier) for earlier in whole])
         whole.append(replace(layer, tree=tree))
     return whole
 

@@ -267,3 +267,13 @@ def test_the_resolved_yaml_loads_again_from_another_folder_as_the_same_recipe(tm
     again = write("runs/a/recipe.yaml", loaded.yaml)
     assert load_recipe(again).recipe == loaded.recipe
     assert (loaded.path, loaded.base_dir) == (tmp_path / "r.yaml", tmp_path)
+
+
+def test_an_item_that_an_override_changes_keeps_the_paths_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(
+        "name: a\ndata: {demo: dialogue}\njudges: [{name: j, model: smollm2, lora: near}]\n"
+        "rewards: [{fn: 'mine.py:brevity', weight: 1}]\n"
+    )
+    recipe = load_recipe(tmp_path / "r.yaml", ["rewards[0].weight=2", "judges[0].threads=2"]).recipe
+    assert recipe.rewards[0].fn == f"{tmp_path / 'mine.py'}:brevity"
+    assert (recipe.judges[0].lora, recipe.judges[0].model) == (str(tmp_path / "near"), "smollm2")
