@@ -17,6 +17,8 @@ LIMIT = 64 * 2**20
 """Bytes of all files. Ours are about 13 MiB; more is data that was put among them."""
 
 _LEFT_OUT = {"__pycache__", "tests", "runs", "wandb"}
+_CHECKPOINTS = ("recipes", ".safetensors")
+"""Weights that come with recipes: a job's recipe names its backbone where all machines see it, and not these copies."""
 
 
 def stage(files: RecipeFiles, folder: Path) -> None:
@@ -46,5 +48,6 @@ def _files(root: Path, package: str) -> Iterator[str]:
     for folder, names, files in os.walk(root / package):
         names[:] = [name for name in sorted(names) if name not in _LEFT_OUT and not name.startswith(".")]
         for name in sorted(files):
-            if not name.startswith(".") and not name.endswith(".pyc"):
+            weights = package == _CHECKPOINTS[0] and name.endswith(_CHECKPOINTS[1])
+            if not (name.startswith(".") or name.endswith(".pyc") or weights):
                 yield os.path.relpath(os.path.join(folder, name), root)

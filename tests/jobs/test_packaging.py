@@ -53,7 +53,7 @@ def test_the_platform_the_recipe_and_the_rewards_with_their_neighbours_go_along(
     assert {name.partition("/")[0] for name in names} == {*PACKAGES, "job"}
     assert {"rlhf_platform/cli/main.py", "policies/vllm_plugin.py", "recipes/speech/prompts/prompts.zip"} <= names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/tests/" in name]
-    assert sum((tmp_path / "staged" / name).stat().st_size for name in names) < 24 * 2**20
+    assert sum((tmp_path / "staged" / name).stat().st_size for name in names) < 16 * 2**20
 
 
 def test_a_secret_s_name_goes_along_and_its_value_does_not(user: Path, tmp_path: Path) -> None:
