@@ -129,12 +129,20 @@ def collect(
     best: Sequence[int] = range(len(groups))
     if rounds > 1:
         best = sorted(sorted(best, key=lambda group: not teaches[group])[:wanted])
-    kept = list(chain.from_iterable(groups[group] for group in best))
+    kept = in_shares(list(chain.from_iterable(groups[g] for g in best)), algorithm.group_size, recipe.learner.workers)
     if isinstance(algorithm, DAPO):
         kept = penalised(kept, recipe.rollout.max_new_tokens, algorithm.overlong_share)
     everything = list(chain.from_iterable(groups))
     metrics = failure_metrics(everything, algorithm.group_size) | {"groups_with_spread": sum(teaches) / len(teaches)}
     return Collected(drawn, kept, [s for s in everything if isinstance(s.outcome, Failed)], metrics | work)
+
+
+def in_shares(scored: list[ScoredSample], group_size: int, ranks: int) -> list[ScoredSample]:
+    """The samples without the last groups that would give the learner's ranks unequal shares: ranks that have less to
+    do would wait. Sessions end when they end, so that a step may have any number of groups."""
+    while len(scored) % ranks and len(scored) > group_size:
+        scored = scored[:-group_size]
+    return scored
 
 
 def penalised(scored: Sequence[ScoredSample], max_new_tokens: int, overlong_share: float) -> list[ScoredSample]:

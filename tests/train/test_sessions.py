@@ -9,6 +9,7 @@ import soundfile as sf
 
 from rlhf_platform.data.dialogue import Next, session_of
 from rlhf_platform.recipe.dialogue import DialogueConfig
+from rlhf_platform.train.loop import in_shares
 from rlhf_platform.train.sessions import Played, go_on, over_sessions
 from rlhf_platform.types import Failed, Prompt, Sample, Scored, ScoredSample, StopReason
 
@@ -99,3 +100,12 @@ def test_a_session_shares_its_mean_and_a_failure_counts_in_none(clip: str) -> No
     assert [s.outcome.value for s in found[:3]] == [0.75, 0.25, 0.5]  # type: ignore[union-attr]
     assert isinstance(found[3].outcome, Failed)
     assert over_sessions(scored, [0, 0, 1, 1], 0.0) == scored
+
+
+def test_ranks_get_equal_shares_of_a_step_whose_sessions_end_when_they_end(clip: str) -> None:
+    sample = Echo(1).sample([prompt("a", clip, 0)], 0)[0]
+    scored = [ScoredSample(sample, Scored(float(n), {})) for n in range(10)]
+    assert in_shares(scored, 2, 1) == scored
+    assert in_shares(scored, 2, 2) == scored
+    assert in_shares(scored, 2, 4) == scored[:8]
+    assert in_shares(scored[:9], 1, 4) == scored[:8]
