@@ -40,6 +40,13 @@ class Judges:
             found[name] = {"judge": url, **{key: value for key, value in named.items() if value}}
         return found
 
+    def model(self, name: str) -> str:
+        """The name of a judge's model at its address."""
+        if name not in self._actors:
+            return self._judges[name].model
+        asked = self._actors[name].model.remote()
+        return str(wait(asked, f"the judge {name}", "say what its model is called", self._timeout))
+
 
 def server_settings(judge: JudgeConfig, recipe: Recipe) -> dict[str, Any]:
     """The keywords of `rewards.judge.server.JudgeServer` for one of the recipe's judges."""

@@ -50,7 +50,7 @@ class Team:
         self.rewards = Rewards(loaded, placement, bundles, model)
         for part in (self.rewards, self.learners, self.rollouts):
             part.ready()
-        self.user = user_of(recipe, self.rewards.judges.keywords())
+        self.user = user_of(recipe, self.rewards.judges)
 
     def state(self, path: Path) -> dict[str, Any]:
         """What the actors' next step depends on: the learners' part below `path`, the rest as plain JSON values."""
