@@ -22,7 +22,7 @@ class DialogueConfig:
     """What of a turn's reward is the mean over its session: 0 pays each turn for itself, 1 all turns alike for how the
     session went."""
     user: str = key("script", choices=("script", "llm"))
-    """Who speaks the later turns: the `script` of the prompt's row, recorded beforehand; or an `llm`, the first of
-    `judges` that trains nothing and measures nothing, which answers what the policy said, in a synthetic voice."""
+    """Who speaks the later turns: the `script` of the prompt's row, recorded beforehand; or an `llm`, `user_judge`,
+    which answers what the policy said, in a synthetic voice."""
     user_judge: str = ""
     """The entry of `judges` that is asked for the user's words with `user: llm`."""

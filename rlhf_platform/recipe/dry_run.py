@@ -27,6 +27,8 @@ def dry_run_overrides(recipe: Recipe) -> list[str]:
         f"rollout.prompts_per_step={prompts}",
         f"evaluation.max_clips={PROMPTS}",
         "evaluation.every=0",
+        "rehearsal.metric=''",
+        "gate=null",
         "checkpoint.best_by=reward",
         "tracking.wandb=off",
         *_of_algorithm(recipe, prompts),

@@ -73,7 +73,7 @@ def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
     text = OmegaConf.to_yaml(OmegaConf.create(tree))
     tokens = [term.token_env for term in (*recipe.rewards, *recipe.evaluation.rewards) if term.token_env]
     tokens += [judge.api_key_env for judge in recipe.judges if judge.api_key_env]
-    data = {"data.manifest": recipe.data.manifest, "data.pairs": recipe.data.pairs}
+    data = {f"data.{name}": getattr(recipe.data, name) for name in ("manifest", "pairs", "labelled")}
     elsewhere = data | {"backbone.path": recipe.backbone.path, "gate": recipe.gate}
     for index, judge in enumerate(recipe.judges):
         named = {"model": judge.model, "lora": judge.lora, "calibration.pairs": judge.calibration.pairs}

@@ -22,7 +22,7 @@ from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.metrics import is_heldout, unknown_metric
-from rlhf_platform.recipe.rewards import reward_name
+from rlhf_platform.recipe.rewards import reward_name, served_judges
 from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe
 
 AUDIO_TOKENS_PER_SECOND = 13
@@ -221,11 +221,13 @@ def _cores(recipe: Recipe) -> Iterator[Problem]:
     for kind, what in (("cpus", "cores"), ("gpus", "GPUs")):
         each = [(part.workers, getattr(part, kind)) for part in (rollout, learner)]
         scored = sum(getattr(reward, kind) for reward in (*recipe.rewards, *recipe.evaluation.rewards))
-        needed = math.ceil(sum(workers * count for workers, count in each) + recipe.scoring.workers * scored)
+        judged = sum(count for judge in served_judges(recipe) if (count := getattr(judge, kind)) >= 1)
+        needed = math.ceil(sum(workers * count for workers, count in each) + recipe.scoring.workers * scored + judged)
         if needed > getattr(cluster, kind):
             kept = f"rollout keeps {each[0][0]} x {each[0][1]} {what} and learner {each[1][0]} x {each[1][1]}"
             kept += f", the rewards {recipe.scoring.workers} x {scored:g}" if scored else ""
-            of = "any of them" if scored else "either"
+            kept += f", the judges {judged:g}" if judged else ""
+            of = "any of them" if scored or judged else "either"
             yield (
                 f"cluster.{kind}",
                 f"{kept}, together {needed}; raise it to {needed}, lower workers or {kind} of {of}, or name a "
@@ -289,13 +291,25 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
         ("branch", "dialogue.", "backbone.adapter", "evaluation.", "checkpoint.", "rollout.speculative", "judges"),
     ),
     (validate_dialogue.judges, ("judges", "rewards", "evaluation.rewards", "dialogue.user_judge")),
+    (validate_dialogue.files, ("data.labelled", "judges", "gate", "algorithm.type")),
     (validate_dialogue.held_out, ("judges", "rewards", "evaluation.rewards")),
     (_monitors, ("monitors", "rewards", "algorithm.type", "evaluation.every", "evaluation.rewards")),
     (_checkpoint, ("checkpoint.", "evaluation.every")),
     (_batches, ("rollout.", "algorithm.", "learner.")),
     (
         _cores,
-        ("rollout.", "learner.", "align.", "sft.", "mtp.", "cluster.", "scoring.", "rewards", "evaluation.rewards"),
+        (
+            "rollout.",
+            "learner.",
+            "align.",
+            "sft.",
+            "mtp.",
+            "cluster.",
+            "scoring.",
+            "rewards",
+            "evaluation.rewards",
+            "judges",
+        ),
     ),
     (_tiny, ("backbone.", "rollout.max_new_tokens")),
 )

@@ -3,11 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig
 from rlhf_platform.recipe.dialogue import DialogueConfig
 from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.keys import nearest
+from rlhf_platform.recipe.preferences import MakePairs, RewardModel
 from rlhf_platform.recipe.schema import EvaluationConfig, Recipe, RewardConfig
 
 Problems = Iterator[tuple[str, str]]
@@ -81,6 +83,20 @@ def _source(judge: JudgeConfig, key: str) -> Problems:
         yield f"{key}.api_key_env", "it has no effect without url; leave it out"
     elif judge.api_key_env and judge.api_key_env not in os.environ:
         yield f"{key}.api_key_env", "that environment variable is not set; set it to the key of the endpoint"
+
+
+def files(recipe: Recipe) -> Problems:
+    """What judges, and what learns to judge, are read from; and a gate has two policies to compare."""
+    named = [("data.labelled", recipe.data.labelled)]
+    named += [(f"judges[{n}].calibration.pairs", judge.calibration.pairs) for n, judge in enumerate(recipe.judges)]
+    for key, file in named:
+        if file is not None and not Path(file).is_file():
+            yield key, "no such file; a path is relative to the file that names it"
+    for index, judge in enumerate(recipe.judges):
+        if judge.lora and not Path(judge.lora, "adapter_config.json").is_file():
+            yield f"judges[{index}].lora", "no LoRA is there; name a folder with adapter_config.json"
+    if recipe.gate is not None and isinstance(recipe.algorithm, MakePairs | RewardModel):
+        yield "gate", f"algorithm.type={recipe.algorithm.type} leaves no policy to measure; leave it out"
 
 
 def _measured(recipe: Recipe) -> Problems:

@@ -58,15 +58,18 @@ def run_pipeline(pipeline: Pipeline, load: Load) -> Path:
 
 def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, folders: dict[str, Path]) -> str:
     """Names what a stage makes: eight hex digits that change with its recipe, its code and the stages before it."""
-    recipe, data = loaded.yaml, loaded.recipe.data
+    recipe, data, judges = loaded.yaml, loaded.recipe.data, loaded.recipe.judges
     for name, folder in folders.items():
         recipe = recipe.replace(str(folder), f"{{{name}}}")
-    own = [path for path in (data.manifest, data.pairs) if path and not _is_of(path, folders)]
+    named = [data.manifest, data.pairs, data.labelled, loaded.recipe.gate]
+    named += [judge.calibration.pairs for judge in judges]
+    own = [path for path in named if path and not _is_of(path, folders)]
     read = [*map(Path, own), *recipe_files(loaded, Path.cwd()).rewards.values(), *_code()]
     content = [hashlib.sha256(file.read_bytes()).hexdigest() for file in read]
     backbone = loaded.recipe.backbone.path
     weights = [] if backbone and _is_of(backbone, folders) else fingerprint(backbone)
-    parts = [recipe, *earlier, content, weights]
+    served = [[fingerprint(judge.model), fingerprint(judge.lora)] for judge in judges]
+    parts = [recipe, *earlier, content, weights, served]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 

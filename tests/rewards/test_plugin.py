@@ -233,3 +233,14 @@ def test_an_error_about_keywords_names_them_and_keeps_their_values_to_itself(tmp
         load(tmp_path, "mine.py:fn", kwargs={"token": "s3cret"})
     assert "token given" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_term_asks_its_judge_by_address_and_its_own_keywords_win() -> None:
+    term = Term(RewardConfig(fn="a:b", judge="small", kwargs={"model": "mine"}), "b")
+    judges = {"small": {"judge": "http://127.0.0.1:1/v1", "model": "theirs", "api_key_env": "KEY"}}
+    assert term.asking(judges).keywords == {
+        "judge": "http://127.0.0.1:1/v1",
+        "model": "mine",
+        "api_key_env": "KEY",
+    }
+    assert term.asking({}).keywords == {"judge": "small", "model": "mine"}
