@@ -32,6 +32,8 @@ from rlhf_platform.data import demo
 from rlhf_platform.data.dialogues import Plan as DialoguePlan
 from rlhf_platform.data.dialogues import build_dialogues
 from rlhf_platform.data.digits import Plan, build_digits
+from rlhf_platform.data.judge_tasks import demo_pairs
+from rlhf_platform.data.labelled import write_labelled
 from rlhf_platform.data.manifest import Row, write_manifest
 from rlhf_platform.data.prompts import Plan as PromptsPlan
 from rlhf_platform.data.prompts import build_prompts
@@ -99,6 +101,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(exist_ok=True)
         row = partial(Row, path, number, audio=tmp_path / "clip.wav", language="en", speaker="me", duration=0.5)
         write_manifest(path, [row(s, text=s, split=s, licence="CC0-1.0") for s in ("train", "rl", "heldout")])
+    write_labelled("my_pairs.jsonl", demo_pairs())
     for name in ("first", "second"):
         run = write_run(Path("runs", name), recipe={"learner": {"lora": {"rank": 8}}})
         step = run / "checkpoints" / "step-00010"
