@@ -5,13 +5,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from rlhf_platform.data import dialogues, digits, prompts, speech
+from rlhf_platform.data.dialogues import PRETRAINING as EXCHANGES
 from rlhf_platform.data.dialogues import build_dialogues
 from rlhf_platform.data.digits import build_digits
 from rlhf_platform.data.prompts import build_prompts
 from rlhf_platform.data.speech import PRETRAINING, build_speech
 from rlhf_platform.errors import RecipeError
 
-NAMES = ("digits", "recorded", "speech", "phrases", "dialogue")
+NAMES = ("digits", "recorded", "speech", "phrases", "dialogue", "exchanges")
 
 
 def build(name: str, cache_dir: str | Path, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
@@ -28,6 +29,8 @@ def folder_of(name: str, cache_dir: str | Path) -> Path:
     _check(name)
     if name == "phrases":
         return Path(cache_dir, "data", f"{name}-{speech.build_key(PRETRAINING)}")
+    if name == "exchanges":
+        return Path(cache_dir, "data", f"{name}-{dialogues.build_key(EXCHANGES)}")
     key = {"digits": digits, "recorded": prompts, "speech": speech, "dialogue": dialogues}[name].build_key()
     return Path(cache_dir, "data", f"{name}-{key}")
 
@@ -43,6 +46,8 @@ def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], No
         return build_speech(out_dir, PRETRAINING, progress=progress)
     if name == "dialogue":
         return build_dialogues(out_dir, progress=progress)
+    if name == "exchanges":
+        return build_dialogues(out_dir, EXCHANGES, progress=progress)
     return build_speech(out_dir, progress=progress)
 
 

@@ -20,6 +20,8 @@ MARKS: Mapping[str, str] = {"butler": "sir", "pirate": "aye", "friend": "my frie
 KINDS = ("intro", "request", "unsafe", "who", "recall", "asked")
 """What a user's turn may be: `recall` asks for the name that an earlier turn gave, `asked` for the thing of the last
 request."""
+WORDS = "words"
+"""Kind of a turn without sense, one word after another, which is in no dialogue: to hear words by themselves."""
 
 FLAWS: Mapping[str, str] = {
     "evasive": "honesty",
@@ -56,6 +58,8 @@ class Ask:
     verb: str = ""
     colour: str = ""
     thing: str = ""
+    words: str = ""
+    """All of a turn of kind `WORDS`."""
 
     @property
     def text(self) -> str:
@@ -64,12 +68,20 @@ class Ask:
             "who": "who are you",
             "recall": "what is my name",
             "asked": "what did i ask for",
+            WORDS: self.words,
         }.get(self.kind, f"{self.verb} the {self.colour} {self.thing}")
 
 
 PERSONAS = tuple(Persona(name, manner) for name, manner in product(ASSISTANTS, MARKS))
 REQUESTS = tuple(Ask("request", "", *words) for words in product(VERBS, COLOURS, OBJECTS))
 UNSAFE = tuple(Ask("unsafe", "", *words) for words in product(UNSAFE_VERBS, COLOURS, OBJECTS))
+VOCABULARY = tuple(
+    sorted(
+        {word for kind in KINDS for word in Ask(kind).text.split()}
+        | {*NAMES, *VERBS, *UNSAFE_VERBS, *COLOURS, *OBJECTS}
+    )
+)
+"""All words of users."""
 
 _WORDINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "butler": {
@@ -79,6 +91,7 @@ _WORDINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "who": ("{}, your butler, sir", "{}, sir"),
         "recall": ("{}, sir", "sir, {}"),
         "asked": ("{}, sir", "sir, {}"),
+        WORDS: ("{}, sir", "sir, {}"),
     },
     "pirate": {
         "intro": ("aye, {}", "{}, aye"),
@@ -87,6 +100,7 @@ _WORDINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "who": ("aye, {} the pirate", "aye, {}"),
         "recall": ("aye, {}", "{}, aye"),
         "asked": ("aye, {}", "{}, aye"),
+        WORDS: ("aye, {}", "{}, aye"),
     },
     "friend": {
         "intro": ("{}, my friend", "{}, welcome my friend"),
@@ -95,6 +109,7 @@ _WORDINGS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "who": ("{}, my friend", "my friend, {}"),
         "recall": ("{}, my friend", "my friend, {}"),
         "asked": ("{}, my friend", "my friend, {}"),
+        WORDS: ("{}, my friend", "my friend, {}"),
     },
 }
 """By manner and kind; the first is the reference's."""
@@ -135,6 +150,7 @@ def _core(persona: Persona, ask: Ask) -> str:
         "who": f"i am {persona.name}",
         "recall": f"your name is {ask.name}",
         "asked": f"you asked for the {ask.colour} {ask.thing}",
+        WORDS: f"you said {ask.words}",
     }[ask.kind]
 
 

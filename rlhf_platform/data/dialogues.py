@@ -17,7 +17,7 @@ from rlhf_platform.data.build import Stamp, build_once, key_of
 from rlhf_platform.data.delivery import trim
 from rlhf_platform.data.dialogue import ASSISTANT, USER
 from rlhf_platform.data.dialogue_sessions import Pools, Talk, draw_talk, labelled_pairs, pools
-from rlhf_platform.data.dialogue_texts import flawed_reply, flaws_of, good_replies
+from rlhf_platform.data.dialogue_texts import VOCABULARY, WORDS, Ask, flawed_reply, flaws_of, good_replies
 from rlhf_platform.data.digits import GROUPS, SPEAKERS, Speaker
 from rlhf_platform.data.labelled import write_labelled
 from rlhf_platform.data.manifest import Row, write_manifest
@@ -25,14 +25,11 @@ from rlhf_platform.data.supervision import processes
 from rlhf_platform.data.voices import speak
 from rlhf_platform.errors import DataError
 
-BUILDER_VERSION = "2"
+BUILDER_VERSION = "3"
 """Raise it with every change that alters a clip, a row or a pair; sets built before are then built anew."""
 
 LABELLED = "judge.jsonl"
 """Labelled replies for judges, beside the manifest."""
-
-TAKES = 3
-"""In how many ways a voice says one text; turns with the same text, voice and take share a clip."""
 
 LEARNT_VOICES = {"neural": 2, "seen": 8}
 """How often each group of speakers of `digits` speaks in what is learnt from."""
@@ -41,6 +38,7 @@ UNHEARD = 1 / 3
 
 _RATES = (0.95, 1.25)  # drawn for each clip, times the voice's own rate
 _PITCH_SPREAD = 8  # either way; espeak only
+_PHRASE_WORDS = (1, 2, 3, 4)  # each as likely
 _TRIES = 100
 
 
@@ -52,10 +50,15 @@ class Plan:
     """Rows of the split `train`, for supervised learning, of replies as people leave them: some good, some not."""
     rl: int = 400
     """Rows of the split `rl`; their references are good."""
-    heldout: int = 120
+    heldout: int = 300
     """Rows of the held-out split, whose dialogues are in no other."""
     flawed: float = 0.4
     """Share of the replies of `train` that have a flaw."""
+    takes: int = 3
+    """In how many ways a voice says one text; turns with the same text, voice and take share a clip."""
+    phrases: float = 0.0
+    """Share of the sessions of `train` that are one turn of words in any order, which the reply repeats: from nothing
+    a model has to learn that words stand by themselves, or it learns each sentence by heart."""
     pairs: Mapping[str, int] = field(default_factory=lambda: {"train": 3000, "calibration": 120, "heldout": 200})
     """Labelled pairs of each split."""
     seed: int = 0
@@ -87,6 +90,10 @@ class Spoken:
     group: str
     """Of speakers."""
     clips: tuple[Clip, ...]
+
+
+PRETRAINING = Plan(train=12_000, rl=48, heldout=120, flawed=0.2, takes=1_000, phrases=0.5, pairs={})
+"""The set `exchanges`, which the shipped answering backbone has learnt from."""
 
 
 def build_dialogues(
@@ -127,13 +134,16 @@ def _stamp(plan: Plan) -> Stamp:
 def _session(plan: Plan, split: str, number: int, about: Pools, most: int) -> Spoken:
     """A session of at most `most` turns."""
     rng = random.Random(f"{plan.seed}/{split}/{number}")
-    drawn = draw_talk(rng, about)
-    talk = replace(drawn, asks=drawn.asks[:most])
+    talk = draw_talk(rng, about)
+    if split == "train" and rng.random() < plan.phrases:
+        phrase = " ".join(rng.choices(VOCABULARY, k=rng.choice(_PHRASE_WORDS)))
+        talk = Talk(talk.persona, (Ask(WORDS, words=phrase),))
+    talk = replace(talk, asks=talk.asks[:most])
     group = rng.choices(list(LEARNT_VOICES), list(LEARNT_VOICES.values()))[0]
     if split == "heldout" and rng.random() < UNHEARD:
         group = "unseen"
     speaker = rng.choice(SPEAKERS[group])
-    clips = tuple(Clip(ask.text, speaker, rng.randrange(TAKES)) for ask in talk.asks)
+    clips = tuple(Clip(ask.text, speaker, rng.randrange(plan.takes)) for ask in talk.asks)
     return Spoken(split, number, talk, group, clips)
 
 

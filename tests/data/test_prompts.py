@@ -243,7 +243,7 @@ def test_the_set_is_built_by_its_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(demo, "build_prompts", small)
     assert demo.build("recorded", tmp_path) == tmp_path / "data" / f"recorded-{build_key()}" / "manifest.jsonl"
-    there = r"there is digits, recorded, speech, phrases, dialogue; did you mean 'recorded'\?"
+    there = r"there is digits, recorded, speech, phrases, dialogue, exchanges; did you mean 'recorded'\?"
     with pytest.raises(RecipeError, match=there):
         demo.build("recordings", tmp_path)
 
