@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rewards.answers import Answer
@@ -26,6 +26,8 @@ class Answers:
     work: Mapping[str, float]
     """`seconds/reward/NAME`: of all calls of a term together; `reward_retried`, `reward_cached`: samples;
     `reward_restarted`: processes."""
+    seconds: float = 0.0
+    """From the first call to the last answer."""
 
 
 class Scorer:
@@ -70,15 +72,16 @@ class Scorer:
         by_term: list[list[Answer]] = [
             [silent[n] if n in silent else answers[places[n]] for n in range(len(sounds))] for answers in found.by_term
         ]
-        return Answers(by_term, found.work)
+        return replace(found, by_term=by_term)
 
     def _scored(self, batch: PackedBatch, seconds: float) -> Answers:
-        until, before = time.monotonic() + seconds, self._counts()
+        start, before = time.monotonic(), self._counts()
+        until = start + seconds
         asked = [self._threads.submit(pool.score, batch, until) for pool in self._pools]
         came = [each.result() for each in asked]
         work = {f"seconds/reward/{p.term.name}": sum(took) for p, (_, took) in zip(self._pools, came, strict=True)}
         counts = {name: float(count - before[name]) for name, count in self._counts().items()}
-        return Answers([answers for answers, _ in came], work | counts)
+        return Answers([answers for answers, _ in came], work | counts, time.monotonic() - start)
 
     def state(self) -> dict[str, Any]:
         """What each reward's processes remember, and where their random generators stand, by name.

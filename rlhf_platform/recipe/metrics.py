@@ -43,6 +43,7 @@ METRICS = (
     "reward_retried",
     "reward_cached",
     "reward_restarted",
+    "reward_overlap",
     *OF_TRANSCRIPTS,
     *OF_TEXT,
     *OF_DIALOGUE,

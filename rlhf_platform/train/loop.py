@@ -19,9 +19,9 @@ from rlhf_platform.train.drafting import Drafting
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.rehearsing import Rehearsing
-from rlhf_platform.train.sessions import go_on, over_sessions
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
+from rlhf_platform.train.waves import sample_and_score
 from rlhf_platform.types import Failed, Prompt, Scored, ScoredSample, StopReason
 
 
@@ -109,21 +109,16 @@ def collect(
     failures.new_step()
     for number in range(rounds):
         prompts = sampler.next()
-        with clock.phase("rollout"):
-            seed = (recipe.seed * 1_000_003 + step) * rounds + number
-            samples = team.rollouts.sample(prompts, seed)
-            played = go_on(samples, team.rollouts.reply, algorithm.group_size, recipe.dialogue, team.user, seed)
-        drafting.look()
-        with clock.phase("reward"):
-            scored, worked = team.rewards.score(played.samples, step, algorithm.group_size)
-        scored = over_sessions(scored, played.sessions, recipe.dialogue.session_weight)
+        seed = (recipe.seed * 1_000_003 + step) * rounds + number
+        scoring = sample_and_score(recipe, team, prompts, step, seed, clock, drafting)
+        scored = scoring.samples
         failures.check(scored)
         drawn += prompts
         groups += [scored[i : i + algorithm.group_size] for i in range(0, len(scored), algorithm.group_size)]
         teaches += has_spread(*rewards_of(scored, algorithm.group_size)).tolist()
-        work.update(worked)
+        work.update(scoring.work)
         if team.user:
-            work["sessions_silent"] += played.silent
+            work["sessions_silent"] += scoring.silent
         if sum(teaches) >= wanted:
             break
     best: Sequence[int] = range(len(groups))
@@ -134,6 +129,8 @@ def collect(
         kept = penalised(kept, recipe.rollout.max_new_tokens, algorithm.overlong_share)
     everything = list(chain.from_iterable(groups))
     metrics = failure_metrics(everything, algorithm.group_size) | {"groups_with_spread": sum(teaches) / len(teaches)}
+    if (busy := work.pop("reward_busy", 0.0)) and recipe.rollout.waves > 1:
+        metrics["reward_overlap"] = max(0.0, 1.0 - clock.seconds()["seconds/reward"] / busy)
     return Collected(drawn, kept, [s for s in everything if isinstance(s.outcome, Failed)], metrics | work)
 
 

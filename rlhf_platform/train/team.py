@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,17 @@ class Learners(Workers):
         return float(wait(answer, "learner 0", "load the checkpoint in Transformers", self._timeouts.step_timeout))
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Samples that rewards are at work on."""
+
+    samples: Sequence[Sample]
+    answers: Sequence[Any]
+    """Ray references to `Answers`, one for each worker."""
+    work: Counter[str]
+    """What it took to ask."""
+
+
 class Rewards(Workers):
     """All reward workers: samples are dealt out among them, whole groups to one; their answers are combined here."""
 
@@ -237,7 +248,18 @@ class Rewards(Workers):
 
         `group_size`: of consecutive samples of one prompt; none: outcomes are not normalised in groups.
         """
-        answers, work = self._asked("score", samples, group_size or 1)
+        return self.scored([self.ask(samples, group_size)], step, group_size)
+
+    def ask(self, samples: Sequence[Sample], group_size: int | None = None) -> Asked:
+        """Set `rewards` to work on samples; `scored` waits for what they say."""
+        return self._ask("score", samples, group_size or 1)
+
+    def scored(
+        self, asked: Sequence[Asked], step: int, group_size: int | None = None
+    ) -> tuple[list[ScoredSample], Counter[str]]:
+        """As `score`, of all that was asked: the outcomes are those of asking about all samples at once."""
+        samples = [sample for each in asked for sample in each.samples]
+        answers, work = self._answers(asked)
         # Before RL there is an evaluation; schedules begin with the first step.
         scoring = self._recipe.scoring
         if isinstance(self._recipe.algorithm, GDPO):
@@ -250,7 +272,7 @@ class Rewards(Workers):
         terms = self._recipe.evaluation.rewards
         if not terms:
             return []
-        answers, _ = self._asked("evaluate", samples, 1)
+        answers, _ = self._answers([self._ask("evaluate", samples, 1)])
         return list(map(ScoredSample, samples, combine(terms, ScoringConfig(), answers, None, 0)))
 
     def sounds(self, samples: Sequence[Sample]) -> Sounds:
@@ -270,8 +292,7 @@ class Rewards(Workers):
     def load_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         self._each("load_state", states, "take up what their rewards remembered")
 
-    def _asked(self, method: str, samples: Sequence[Sample], unit: int) -> tuple[list[list[Answer]], Counter[str]]:
-        """One answer per term and sample."""
+    def _ask(self, method: str, samples: Sequence[Sample], unit: int) -> Asked:
         shares = self._shares(samples, unit)
         work: Counter[str] = Counter()
         sounds: Sequence[Any] = [None] * len(shares)
@@ -284,9 +305,22 @@ class Rewards(Workers):
             getattr(actor, method).remote(batch, seconds, heard)
             for actor, batch, heard in zip(self._actors, batches, sounds, strict=False)
         ]
-        parts: list[Answers] = wait(asked, self._name, "score", self._timeouts.step_timeout)
+        return Asked(samples, asked, work)
+
+    def _answers(self, asked: Sequence[Asked]) -> tuple[list[list[Answer]], Counter[str]]:
+        """One answer per term and sample, and what they took; `reward_busy`: seconds of the slowest worker."""
+        work: Counter[str] = Counter()
+        parts: list[Answers] = []
+        busy = [0.0] * len(self._actors)
+        for each in asked:
+            came: list[Answers] = wait(each.answers, self._name, "score", self._timeouts.step_timeout)
+            work.update(each.work)
+            for worker, part in enumerate(came):
+                busy[worker] += part.seconds
+            parts += came
         for part in parts:
             work.update(part.work)
+        work.update({"reward_busy": max(busy)})
         by_term = zip(*(part.by_term for part in parts), strict=True)
         return [list(chain.from_iterable(columns)) for columns in by_term], work
 

@@ -40,6 +40,7 @@ def test_the_quickstart_runs_through_and_ends_with_a_session_to_hear(tmp_path: P
         assert step["reward_failed"] == 0
         assert 0 <= step["reward/preferred.preference"] <= 1
         assert step["samples"] >= 16
+        assert 0 <= step["reward_overlap"] <= 1
     assert any(step["later_turns"] > 0 for step in steps), "some sessions are played on"
     assert all((step["rehearsal_weight"] > 0) == ("rehearsal_loss" in step) for step in steps[1:])
     results = json.loads((folder / "results.json").read_text())

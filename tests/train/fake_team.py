@@ -85,6 +85,14 @@ class FakeRewards:
     ) -> tuple[list[ScoredSample], Counter[str]]:
         return [ScoredSample(sample, self._score(sample)) for sample in samples], Counter()
 
+    def ask(self, samples: Sequence[Sample], group_size: int | None = None) -> Sequence[Sample]:
+        return samples
+
+    def scored(
+        self, asked: Sequence[Sequence[Sample]], step: int, group_size: int | None = None
+    ) -> tuple[list[ScoredSample], Counter[str]]:
+        return self.score([sample for each in asked for sample in each], step, group_size)
+
     def evaluate(self, samples: Sequence[Sample]) -> list[ScoredSample]:
         return []
 

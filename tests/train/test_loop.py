@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,13 +96,15 @@ def team_with_spread_in(prompts: set[str]) -> Any:
         stops = StopReason.EOS, StopReason.LENGTH
         return [Sample(p, (1,) * 8, (-1.0,) * 8, str(i), stop, 0) for p in drawn for i, stop in enumerate(stops)]
 
-    def score(samples: list[Sample], step: int, group_size: int) -> tuple[list[ScoredSample], Counter[str]]:
+    def score(asked: list[list[Sample]], step: int, group_size: int) -> tuple[list[ScoredSample], Counter[str]]:
+        samples = list(chain.from_iterable(asked))
         values = [0.0 if s.text == "1" and s.prompt.id in prompts else 1.0 for s in samples]
         scored = [ScoredSample(s, Scored(value, {"r": value})) for s, value in zip(samples, values, strict=True)]
         return scored, Counter({"reward_retried": 1})
 
     rollouts = SimpleNamespace(sample=sample, reply=None)
-    return SimpleNamespace(rollouts=rollouts, rewards=SimpleNamespace(score=score), user=None)
+    rewards = SimpleNamespace(ask=lambda samples, group_size: samples, scored=score)
+    return SimpleNamespace(rollouts=rollouts, rewards=rewards, user=None)
 
 
 def collected(algorithm: AlgorithmConfig, prompts: set[str]) -> tuple[list[str], list[str], float, list[ScoredSample]]:
