@@ -27,7 +27,7 @@ from policies.load import load_adapter
 from policies.vllm_whisper import EncodeOnceWhisper
 from rlhf_platform.data import demo
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
-from rlhf_platform.recipe.schema import BackboneConfig
+from rlhf_platform.recipe.backbone import BackboneConfig
 from rlhf_platform.types import Prompt
 from rollout.engine import RolloutEngine, SamplingSettings
 

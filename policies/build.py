@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlhf_platform.recipe.schema import BackboneConfig
+from rlhf_platform.recipe.backbone import BackboneConfig
 
 
 def build_backbone(backbone: BackboneConfig, texts: Iterable[str], path: Path) -> None:

@@ -16,7 +16,8 @@ from policies.policy import freeze
 from policies.tiny import tiny_config
 from policies.tokenizer import vocabulary_size
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig
+from rlhf_platform.recipe.backbone import BackboneConfig
+from rlhf_platform.recipe.schema import LearnerConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from transformers import Qwen3ASRConfig, Qwen3ASRForConditionalGeneration, Qwen3
 from transformers.models.qwen3_asr import Qwen3ASRFeatureExtractor
 
 from policies.tokenizer import train_tokenizer
-from rlhf_platform.recipe.schema import TinyBackbone
+from rlhf_platform.recipe.backbone import TinyBackbone
 
 HEAD_WIDTH = 32
 

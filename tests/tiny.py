@@ -8,7 +8,7 @@ import torch
 
 from policies.qwen3_asr import Qwen3ASRAdapter
 from policies.tiny import build_tiny
-from rlhf_platform.recipe.schema import TinyBackbone
+from rlhf_platform.recipe.backbone import TinyBackbone
 from rlhf_platform.types import Prompt
 
 SPEC = TinyBackbone(

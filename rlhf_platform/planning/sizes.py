@@ -8,7 +8,8 @@ from functools import lru_cache
 from policies.dimensions import Dimensions
 from policies.empty import EmptyModel, empty_model
 from policies.lora import is_lora
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, TinyBackbone
+from rlhf_platform.recipe.backbone import BackboneConfig, TinyBackbone
+from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe
 
 PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
 

@@ -19,7 +19,7 @@ from rlhf_platform.recipe.resume import may_change
 _HEADER = """\
 # Recipe keys
 
-Made from `rlhf_platform/recipe/schema.py` and `algorithms.py` by
+Made from the dataclasses of `rlhf_platform/recipe` by
 `python -m rlhf_platform.recipe.document > docs/recipe_keys.md`. How to write a recipe: [recipe.md](recipe.md). A key
 marked with * may have another value when a run is resumed; `steps` too, while `learner.schedule` is `constant`.
 """

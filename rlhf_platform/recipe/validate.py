@@ -18,12 +18,13 @@ from rlhf_platform.recipe import (
     validate_speech,
 )
 from rlhf_platform.recipe.algorithms import DAPO, OnlineConfig, OnlineDPO
+from rlhf_platform.recipe.backbone import BUILDS
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.metrics import is_heldout, unknown_metric
 from rlhf_platform.recipe.rewards import reward_name, served_judges
-from rlhf_platform.recipe.schema import BUILDS, LoraConfig, Recipe
+from rlhf_platform.recipe.schema import LoraConfig, Recipe
 
 AUDIO_TOKENS_PER_SECOND = 13
 """Positions that one second of audio takes in the tiny backbone's decoder."""

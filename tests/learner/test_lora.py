@@ -21,7 +21,8 @@ from rlhf_platform.learner.learner import Learner
 from rlhf_platform.learner.process_group import Rendezvous, free_port
 from rlhf_platform.learner.samples import TrainSample
 from rlhf_platform.recipe.algorithms import GRPO
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe
+from rlhf_platform.recipe.backbone import BackboneConfig
+from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe
 from rlhf_platform.train.sync import sync
 from rlhf_platform.types import Prompt, Sample, StopReason
 from rollout.engine import RolloutEngine, SamplingSettings

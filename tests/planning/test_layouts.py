@@ -27,9 +27,10 @@ from rlhf_platform.planning.learner import critic_state, learner_memory, policy_
 from rlhf_platform.planning.plan import memory_of
 from rlhf_platform.planning.sizes import sizes_of
 from rlhf_platform.recipe.algorithms import GRPO, PPO, AlgorithmConfig, OnlineDPO, ReinforcePP
+from rlhf_platform.recipe.backbone import BackboneConfig
 from rlhf_platform.recipe.mtp import MultiTokenConfig
 from rlhf_platform.recipe.preferences import DPO, IPO, KTO, RewardModel
-from rlhf_platform.recipe.schema import BackboneConfig, LoraConfig, Recipe, RolloutConfig
+from rlhf_platform.recipe.schema import LoraConfig, Recipe, RolloutConfig
 from tests.layouts import CASES, LAYOUTS, WHISPER_WINDOW
 from tests.planning.test_memory import recipe, sizes
 

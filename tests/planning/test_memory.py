@@ -20,7 +20,8 @@ from rlhf_platform.planning.batches import batch_of
 from rlhf_platform.planning.learner import KEPT_CLIPS, has_reference, learner_memory
 from rlhf_platform.planning.sizes import Sizes, sizes_of
 from rlhf_platform.recipe.algorithms import CISPO, GRPO, PPO
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, Recipe, RewardConfig, RolloutConfig
+from rlhf_platform.recipe.backbone import BackboneConfig
+from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe, RewardConfig, RolloutConfig
 
 PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
 GIB = 2**30

@@ -15,8 +15,9 @@ from rlhf_platform.planning.sizes import sizes_of
 from rlhf_platform.planning.units import count, gib, parse_size
 from rlhf_platform.planning.work import encoder_passes, rollout_operations, update_operations, work_of
 from rlhf_platform.recipe.algorithms import GRPO, PPO, AlgorithmConfig
+from rlhf_platform.recipe.backbone import BackboneConfig
 from rlhf_platform.recipe.preferences import DPO
-from rlhf_platform.recipe.schema import BackboneConfig, LoraConfig, Recipe
+from rlhf_platform.recipe.schema import LoraConfig, Recipe
 
 GIB = 2**30
 

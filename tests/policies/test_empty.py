@@ -16,7 +16,8 @@ from policies.lora import add_lora
 from policies.policy import Policy
 from policies.tiny import build_tiny
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe.schema import BackboneConfig, LearnerConfig, LoraConfig, TinyBackbone
+from rlhf_platform.recipe.backbone import BackboneConfig, TinyBackbone
+from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig
 from rlhf_platform.types import Prompt
 from tests.layouts import CASES, HEARING, LAYOUTS, WHISPER_WINDOW
 

@@ -7,7 +7,7 @@ import pytest
 from policies.load import ADAPTERS, decoder_positions, load_adapter
 from policies.whisper import WhisperAdapter
 from rlhf_platform.errors import RecipeError
-from rlhf_platform.recipe import schema
+from rlhf_platform.recipe import backbone
 from tests.layouts import LAYOUTS, WHISPER_WINDOW, build_whisper
 
 
@@ -19,10 +19,10 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_adapter_that_a_recipe_may_name_is_there_and_tested() -> None:
-    assert set(schema.ADAPTERS) == set(ADAPTERS)
+    assert set(backbone.ADAPTERS) == set(ADAPTERS)
     # A judge's layout is asked in chat messages and no clip: tests/policies/test_text_lm.py has it.
     assert set(ADAPTERS) - {"text_lm"} == {layout.adapter for layout in LAYOUTS.values()}
-    assert set(schema.BUILDS.values()) <= set(ADAPTERS)
+    assert set(backbone.BUILDS.values()) <= set(ADAPTERS)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_with_the_adapter_that_reads_it(whisper: Path) -> None:
