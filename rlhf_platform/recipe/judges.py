@@ -19,6 +19,9 @@ class CalibrationConfig:
     """Share of pairs on which the judge must agree with the label; below it no run starts. A coin has 0.5."""
     max_order_bias: float = key(1.0, at_least=0.0, at_most=1.0)
     """By how much the reply that is shown first may win more, or less, often than half the time."""
+    every: int = key(0, at_least=0)
+    """RL steps after which the judge is asked about the same pairs again (metrics `judge_moved`, `judge_accuracy`): an
+    endpoint may change its model without a word. 0: never. A pass costs as much as the one before the start."""
 
 
 @dataclass

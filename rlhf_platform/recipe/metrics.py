@@ -23,6 +23,8 @@ OF_TEXT = ("empty_rate", "repeated_ngram_rate", "evasive_rate")
 """Only where the policy writes text."""
 OF_DIALOGUE = ("reply_words", "reasoning_words", "later_turns", "sessions_silent", "heldout_evasive")
 """Only where the policy answers."""
+OF_JUDGES = ("judge_moved", "judge_accuracy")
+"""Of a judge that is asked again; only some steps have them."""
 OF_ANSWERS = ("heldout_quality", "heldout_ended", "heldout_unscored")
 """Only where what the policy says is held against no transcript."""
 OF_SPEECH = (
@@ -74,6 +76,7 @@ METRICS = (
     "effective_sample_share",
     "weight_version",
     "probe_diff_max",
+    *OF_JUDGES,
     "mtp_accepted",
     *(f"mtp_acceptance/{position}" for position in range(1, 8)),
     "mtp_refit",
@@ -114,6 +117,11 @@ one of `evaluation.rewards`."""
 def is_heldout(name: str) -> bool:
     """Whether only steps with an evaluation on the way have the metric."""
     return name in HELDOUT or name.startswith(_OF_HELDOUT)
+
+
+def comes_seldom(name: str) -> bool:
+    """Whether a step may lack the metric in a run that has it."""
+    return is_heldout(name) or name in OF_JUDGES
 
 
 def unknown_metric(branch: str, name: str, terms: Sequence[str], heldout: Sequence[str] = ()) -> str:

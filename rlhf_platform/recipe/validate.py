@@ -22,7 +22,7 @@ from rlhf_platform.recipe.backbone import BUILDS
 from rlhf_platform.recipe.bounds import out_of_bounds
 from rlhf_platform.recipe.keys import nearest
 from rlhf_platform.recipe.load import LoadedRecipe
-from rlhf_platform.recipe.metrics import is_heldout, unknown_metric
+from rlhf_platform.recipe.metrics import OF_JUDGES, is_heldout, unknown_metric
 from rlhf_platform.recipe.rewards import reward_name, served_judges
 from rlhf_platform.recipe.schema import LoraConfig, Recipe
 
@@ -152,6 +152,9 @@ def _monitors(recipe: Recipe) -> Iterator[Problem]:
         elif is_heldout(monitor.metric) and recipe.evaluation.every == 0:
             said = "evaluation.every is 0, so no step has it; set evaluation.every, for example to 10"
             yield f"monitors[{index}].metric", said
+        elif monitor.metric in OF_JUDGES and not _times_asked_again(recipe):
+            said = "no judge is asked again, so no step has it; set judges[0].calibration.every, for example to 10"
+            yield f"monitors[{index}].metric", said
         if (monitor.above is None) == (monitor.below is None):
             other = "neither" if monitor.above is None else "both"
             yield f"monitors[{index}].above", f"{other} of above and below are given; give one of them"
@@ -160,6 +163,13 @@ def _monitors(recipe: Recipe) -> Iterator[Problem]:
             if monitor.baseline > 0 and limit is not None and limit <= 0:
                 said = f"with baseline={monitor.baseline} it is a share of what the start had; allowed above 0"
                 yield f"monitors[{index}].{side}", said
+
+
+def _times_asked_again(recipe: Recipe) -> int:
+    """How often the judge that is asked again most often is, during RL; 0: none is."""
+    return max(
+        (recipe.steps // judge.calibration.every for judge in recipe.judges if judge.calibration.every), default=0
+    )
 
 
 def _checkpoint(recipe: Recipe) -> Iterator[Problem]:
@@ -335,9 +345,11 @@ def describe(loaded: LoadedRecipe) -> str:
 def _too_short_for(recipe: Recipe) -> str:
     """The monitors that cannot trip before the run ends; not refused, for a smoke run is short on purpose."""
     evaluations = math.ceil(recipe.steps / recipe.evaluation.every) if recipe.evaluation.every else 0
+    again = _times_asked_again(recipe)
     names = [
         monitor.metric
         for monitor in recipe.monitors
-        if monitor.baseline + monitor.for_steps > (evaluations if is_heldout(monitor.metric) else recipe.steps)
+        if monitor.baseline + monitor.for_steps
+        > (evaluations if is_heldout(name := monitor.metric) else again if name in OF_JUDGES else recipe.steps)
     ]
     return f"; too short for its monitors of {', '.join(dict.fromkeys(names))}" if names else ""

@@ -204,8 +204,8 @@ def calibrated(
     model: object,
     folder: Path,
     progress: Progress = _silent,
-) -> Calibration:
-    """A judge's figures on `pairs`, remembered in `folder` for as long as the judge and the pairs stay the same.
+) -> Recording:
+    """What a judge says of `pairs`, remembered in `folder` for as long as the judge and the pairs stay the same.
 
     `model`: what tells its weights from others, of plain values, as its name and the fingerprint of its folder. Raises
     `RunError` when it does not meet the demand.
@@ -216,10 +216,9 @@ def calibrated(
         recording = asyncio.run(record(settings, pairs, progress))
         if not recording.failed:
             _remember(file, recording)
-    found = calibration(recording)
-    if problems := demand.problems(found):
+    if problems := demand.problems(calibration(recording)):
         raise RunError("\n".join(problems))
-    return found
+    return recording
 
 
 def _identity(settings: JudgeSettings, model: object, pairs: Sequence[Labelled]) -> str:

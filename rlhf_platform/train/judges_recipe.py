@@ -11,10 +11,12 @@ from rlhf_platform.data import demo
 from rlhf_platform.data.dialogues import LABELLED
 from rlhf_platform.data.labelled import Labelled, read_labelled
 from rlhf_platform.errors import RecipeError
+from rlhf_platform.evaluation.calibration import calibration
 from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.calibrating import Demand, calibrated, spread, summary
+from rlhf_platform.train.judge_drift import Watched
 from rlhf_platform.train.judges import server_settings
 from rlhf_platform.train.links import fingerprint
 
@@ -63,14 +65,15 @@ def pairs_of(recipe: Recipe, judge: JudgeConfig) -> list[Labelled] | None:
     return None if file is None else spread(read_labelled(file, wanted.split), wanted.limit)
 
 
-def check_judges(recipe: Recipe, addresses: Mapping[str, str], display: Display) -> None:
+def check_judges(recipe: Recipe, addresses: Mapping[str, str], display: Display) -> list[Watched]:
     """Measure every judge that the recipe demands something of. Raises `RunError` when one does not meet it.
 
-    `addresses`: where each answers, by its name.
+    `addresses`: where each answers, by its name. Returns those that are to be asked again on the way.
     """
+    watched = []
     for judge in recipe.judges:
         demand, wanted = demand_of(recipe, judge), judge.calibration
-        if wanted.pairs is None and not wanted.minimum and wanted.max_order_bias == 1.0:
+        if wanted.pairs is None and not wanted.minimum and wanted.max_order_bias == 1.0 and not wanted.every:
             continue
         pairs = pairs_of(recipe, judge)
         if pairs is None:
@@ -81,4 +84,7 @@ def check_judges(recipe: Recipe, addresses: Mapping[str, str], display: Display)
         with display.phase(f"ask judge {judge.name}", len(pairs)) as phase:
             folder = Path(recipe.cache_dir, "judges")
             found = calibrated(demand, settings, pairs, model, folder, lambda done, _: phase.update(done))
-        display.line(summary(judge.name, found))
+        display.line(summary(judge.name, calibration(found)))
+        if wanted.every:
+            watched.append(Watched(judge.name, wanted.every, settings, pairs, found.rulings))
+    return watched

@@ -5,7 +5,7 @@ from itertools import takewhile
 from math import isfinite, isnan
 
 from rlhf_platform.errors import MonitorError
-from rlhf_platform.recipe.metrics import is_heldout
+from rlhf_platform.recipe.metrics import comes_seldom
 from rlhf_platform.recipe.schema import MonitorConfig
 from rlhf_platform.train.hints import NOT_A_NUMBER, Side, hint
 
@@ -106,7 +106,7 @@ def _said(monitor: MonitorConfig, index: int, steps: int, history: History) -> s
 def _idle(monitor: MonitorConfig, index: int, history: History) -> list[str]:
     """A line, once, for a monitor that turns out to watch nothing."""
     values = _values(monitor, history)
-    if not values and len(history) == MISSED_AFTER and not is_heldout(monitor.metric):
+    if not values and len(history) == MISSED_AFTER and not comes_seldom(monitor.metric):
         return [
             f"no step so far has {monitor.metric}, so monitors[{index}] watches nothing; metrics.jsonl has the names "
             "of this run's metrics"

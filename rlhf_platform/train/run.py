@@ -29,6 +29,7 @@ from rlhf_platform.train.context import (
     watched,
 )
 from rlhf_platform.train.gate import run_gate
+from rlhf_platform.train.judge_drift import Watched, look_again
 from rlhf_platform.train.judges_recipe import check_judges
 from rlhf_platform.train.loop import rl_steps
 from rlhf_platform.train.measures import first_evaluation, measure_of
@@ -97,7 +98,8 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
     with placed(recipe) as placement:
         team = Team(run.loaded, placement, model, probe)
         display.line(f"actors ready; {team.learners.trainable_parameters:,} trainable parameters")
-        check_judges(recipe, {name: asked["judge"] for name, asked in team.rewards.judges.keywords().items()}, display)
+        addresses = {name: asked["judge"] for name, asked in team.rewards.judges.keywords().items()}
+        judges = check_judges(recipe, addresses, display)
         done = start.step if start else 0
         if start:
             restore(start, team, sampler, drafts=recipe.rollout.speculative == "mtp")
@@ -109,7 +111,7 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
         before, _ = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
         folder.status(phase="rl")
         rehearsing = Rehearsing(recipe, data.train, folder.history())
-        train(run, team, sampler, data.evaluation, probe, done, origin, before, rehearsing)
+        train(run, team, sampler, data.evaluation, probe, done, origin, before, rehearsing, judges)
         folder.status(phase="evaluate after")
         after, _ = measure.evaluate(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
@@ -132,17 +134,18 @@ def train(
     origin: Mapping[str, str],
     before: Any,
     rehearsing: Rehearsing,
+    judges: Sequence[Watched] = (),
 ) -> None:
     """The RL steps after `done`, each written down, watched and, where the recipe says so, evaluated and kept.
 
-    `origin`: what a checkpoint says of where the run comes from. `before`: the evaluation before RL. Raises
-    MonitorError.
+    `origin`: what a checkpoint says of where the run comes from. `before`: the evaluation before RL. `judges`: those
+    that are asked again on the way. Raises MonitorError.
     """
     recipe, folder = run.recipe, run.folder
     history: list[Mapping[str, float]] = [*folder.history()]
     with run.display.phase("RL step", recipe.steps, done) as phase:
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history), rehearsing):
-            step, metrics = result.step, dict(result.metrics)
+            step, metrics = result.step, {**result.metrics, **look_again(judges, result.step)}
             if _evaluates(recipe, step):
                 measure = measure_of(recipe.branch)
                 _, measured = measure.evaluate(run, f"step {step}", team.rollouts, team.rewards, heldout, step)

@@ -113,8 +113,9 @@ def test_a_good_judge_is_asked_once_and_remembered_until_judge_or_pairs_change(t
     with judging(shorter) as judge:
         settings = JudgeSettings(judge=judge.url)
         first = calibrated(demand, settings, labelled(), ["m"], tmp_path)
-        assert first.accuracy is not None
-        assert (first.accuracy.point, len(judge.requests)) == (0.75, 8)
+        accuracy = calibration(first).accuracy
+        assert accuracy is not None
+        assert (accuracy.point, len(judge.requests)) == (0.75, 8)
         moved = replace(settings, judge="http://127.0.0.1:1/v1")  # a port of each run's own
         assert calibrated(demand, moved, labelled(), ["m"], tmp_path) == first
         assert len(judge.requests) == 8
