@@ -28,6 +28,8 @@ from rlhf_platform.errors import DataError
 BUILDER_VERSION = "3"
 """Raise it with every change that alters a clip, a row or a pair; sets built before are then built anew."""
 
+TRANSCRIPTS = "transcripts"
+"""A split of its own."""
 LABELLED = "judge.jsonl"
 """Labelled replies for judges, beside the manifest."""
 
@@ -56,9 +58,12 @@ class Plan:
     """Share of the replies of `train` that have a flaw."""
     takes: int = 3
     """In how many ways a voice says one text; turns with the same text, voice and take share a clip."""
+    transcripts: int = 120
+    """Rows of the split `transcripts`: words in any order, to be written down. What the ASR branch is measured by."""
     phrases: float = 0.0
-    """Share of the sessions of `train` that are one turn of words in any order, which the reply repeats: from nothing
-    a model has to learn that words stand by themselves, or it learns each sentence by heart."""
+    """Share of the sessions of `train` that are words in any order instead. Every second one is to be written down as
+    in `transcripts`, the others are a turn that the reply repeats: a model that learns from nothing has to hear that
+    words stand by themselves, or it learns each sentence by heart."""
     pairs: Mapping[str, int] = field(default_factory=lambda: {"train": 3000, "calibration": 120, "heldout": 200})
     """Labelled pairs of each split."""
     seed: int = 0
@@ -90,9 +95,11 @@ class Spoken:
     group: str
     """Of speakers."""
     clips: tuple[Clip, ...]
+    heard: bool = False
+    """Whether it is no turn to answer but words to write down."""
 
 
-PRETRAINING = Plan(train=12_000, rl=48, heldout=120, flawed=0.2, takes=1_000, phrases=0.5, pairs={})
+PRETRAINING = Plan(train=14_000, rl=48, heldout=120, flawed=0.2, takes=1_000, phrases=0.6, pairs={})
 """The set `exchanges`, which the shipped answering backbone has learnt from."""
 
 
@@ -119,7 +126,8 @@ def build_key(plan: Plan = Plan()) -> str:
 def sessions(plan: Plan) -> Iterator[Spoken]:
     """The sessions of the plan, each of whose turns is a row; the last of a split may be cut short."""
     learnt, held_out = pools(plan.seed)
-    for split, size in (("train", plan.train), ("rl", plan.rl), ("heldout", plan.heldout)):
+    sizes = {"train": plan.train, "rl": plan.rl, "heldout": plan.heldout, TRANSCRIPTS: plan.transcripts}
+    for split, size in sizes.items():
         number = rows = 0
         while rows < size:
             spoken = _session(plan, split, number, held_out if split == "heldout" else learnt, size - rows)
@@ -135,16 +143,17 @@ def _session(plan: Plan, split: str, number: int, about: Pools, most: int) -> Sp
     """A session of at most `most` turns."""
     rng = random.Random(f"{plan.seed}/{split}/{number}")
     talk = draw_talk(rng, about)
-    if split == "train" and rng.random() < plan.phrases:
+    heard = split == TRANSCRIPTS
+    if heard or (split == "train" and rng.random() < plan.phrases):
         phrase = " ".join(rng.choices(VOCABULARY, k=rng.choice(_PHRASE_WORDS)))
-        talk = Talk(talk.persona, (Ask(WORDS, words=phrase),))
+        talk, heard = Talk(talk.persona, (Ask(WORDS, words=phrase),)), heard or rng.random() < 0.5
     talk = replace(talk, asks=talk.asks[:most])
     group = rng.choices(list(LEARNT_VOICES), list(LEARNT_VOICES.values()))[0]
-    if split == "heldout" and rng.random() < UNHEARD:
+    if split in ("heldout", TRANSCRIPTS) and rng.random() < UNHEARD:
         group = "unseen"
     speaker = rng.choice(SPEAKERS[group])
     clips = tuple(Clip(ask.text, speaker, rng.randrange(plan.takes)) for ask in talk.asks)
-    return Spoken(split, number, talk, group, clips)
+    return Spoken(split, number, talk, group, clips, heard)
 
 
 def _write_set(folder: Path, plan: Plan, progress: Callable[[int, int], None]) -> None:
@@ -182,16 +191,19 @@ def _row(folder: Path, plan: Plan, spoken: Spoken, turn: int, seconds: Mapping[C
     name = f"{spoken.split}/{spoken.number:04d}/{turn + 1}"
     rng = random.Random(f"{plan.seed}/{name}/flaw")
     flaw = rng.choice(flaws_of(ask)) if spoken.split == "train" and rng.random() < plan.flawed else ""
-    metadata: dict[str, Any] = {
-        "group": GROUPS[spoken.group],
-        "kind": ask.kind,
-        "session": name.rpartition("/")[0],
-        "persona": persona.text,
-        "said": ask.text,
-        "reasoning": ask.text,
-        "flaw": flaw,
-        "history": _history(spoken, turn),
-    }
+    metadata: dict[str, Any] = {"group": GROUPS[spoken.group], "kind": ask.kind}
+    if not spoken.heard:
+        metadata |= {
+            "session": name.rpartition("/")[0],
+            "persona": persona.text,
+            "said": ask.text,
+            "reasoning": ask.text,
+            "flaw": flaw,
+            "history": _history(spoken, turn),
+        }
+    text = flawed_reply(persona, ask, flaw, rng) if flaw else good_replies(persona, ask)[0]
+    if spoken.heard:
+        text = ask.text
     if turn == 0 and spoken.split != "train" and len(spoken.clips) > 1:
         metadata["next"] = _coming(spoken)
     return Row(
@@ -199,7 +211,7 @@ def _row(folder: Path, plan: Plan, spoken: Spoken, turn: int, seconds: Mapping[C
         number=1,
         id=name,
         audio=folder / clip.path,
-        text=flawed_reply(persona, ask, flaw, rng) if flaw else good_replies(persona, ask)[0],
+        text=text,
         language="en",
         speaker=clip.speaker.name,
         duration=seconds[clip],

@@ -8,14 +8,17 @@ from rlhf_platform.recipe.schema import Recipe
 
 
 def check_turns(recipe: Recipe, rows: Sequence[Row]) -> None:
-    """Every row is a turn of a dialogue, and no session grows beyond `dialogue.most_turns`.
+    """Every row that is answered in RL or in the evaluation is a turn of a dialogue, and no session grows beyond
+    `dialogue.most_turns`. Rows that are learnt alone may be transcripts: the policy goes on hearing as it did.
 
     Raises one DataError that names the bad rows.
     """
-    dialogue = recipe.dialogue
+    dialogue, answered = recipe.dialogue, (recipe.data.rl_split, recipe.data.eval_split)
     problems: list[tuple[int, str]] = []
     for row in rows:
         if not is_dialogue(row.metadata):
+            if row.split not in answered:
+                continue
             problems.append((row.number, "metadata has no 'said': what the user's turn says (docs/dialogue_data.md)"))
             continue
         session = session_of(str(row.audio), row.metadata)

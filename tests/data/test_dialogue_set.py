@@ -12,6 +12,7 @@ import pytest
 
 from rlhf_platform.data import demo
 from rlhf_platform.data.audio import load_audio
+from rlhf_platform.data.dialogue import is_dialogue
 from rlhf_platform.data.dialogue_sessions import draw_talk, history_of, labelled_pairs, pools
 from rlhf_platform.data.dialogue_texts import (
     COLOURS,
@@ -23,19 +24,21 @@ from rlhf_platform.data.dialogue_texts import (
     PERSONAS,
     REQUESTS,
     UNSAFE,
+    VOCABULARY,
+    WORDS,
     Ask,
     Persona,
     flawed_reply,
     flaws_of,
     good_replies,
 )
-from rlhf_platform.data.dialogues import LABELLED, Plan, Spoken, build_dialogues, build_key, sessions
+from rlhf_platform.data.dialogues import LABELLED, PRETRAINING, Plan, Spoken, build_dialogues, build_key, sessions
 from rlhf_platform.data.digits import SPEAKERS
 from rlhf_platform.data.labelled import CRITERIA, Labelled, read_labelled
 from rlhf_platform.data.manifest import check_audio, check_splits, of_split, read_manifest, to_prompt
 
 SIZES = {"train": 24, "calibration": 12, "heldout": 12}
-SMALL = Plan(train=24, rl=12, heldout=12, pairs=SIZES)
+SMALL = Plan(train=24, rl=12, heldout=12, transcripts=6, phrases=0.25, pairs=SIZES)
 ASKS = (
     *REQUESTS,
     *UNSAFE,
@@ -167,7 +170,7 @@ def texts(planned: Sequence[Spoken]) -> set[tuple[str, ...]]:
 def test_the_whole_plan_keeps_held_out_dialogues_and_voices_apart() -> None:
     planned = list(sessions(Plan()))
     held_out = [each for each in planned if each.split == "heldout"]
-    learnt = [each for each in planned if each.split != "heldout"]
+    learnt = [each for each in planned if each.split in ("train", "rl")]
     assert not texts(held_out) & texts(learnt)
     unheard = {speaker.name for speaker in SPEAKERS["unseen"]}
     assert not unheard & {clip.speaker.name for spoken in learnt for clip in spoken.clips}
@@ -176,8 +179,8 @@ def test_the_whole_plan_keeps_held_out_dialogues_and_voices_apart() -> None:
 
 def test_the_whole_plan_has_its_rows_and_its_mixture_of_turns() -> None:
     rows = [(spoken, turn) for spoken in sessions(Plan()) for turn in range(len(spoken.clips))]
-    assert Counter(spoken.split for spoken, _ in rows) == {"train": 1600, "rl": 400, "heldout": 120}
-    shares = [np.mean([turn == at for _, turn in rows]) for at in range(3)]
+    assert Counter(spoken.split for spoken, _ in rows) == {"train": 1600, "rl": 400, "heldout": 300, "transcripts": 120}
+    shares = [np.mean([turn == at for spoken, turn in rows if not spoken.heard]) for at in range(3)]
     assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=0.03)
     rl = [turn == 0 and len(spoken.clips) > 1 for spoken, turn in rows if spoken.split == "rl"]
     assert np.mean(rl) == pytest.approx(1 / 3, abs=0.03)
@@ -188,27 +191,54 @@ def test_a_build_passes_every_check_and_its_rows_say_what_they_are(built: Path) 
     check_splits(rows, "train")
     check_splits(rows, "rl")
     check_audio(rows, window=SMALL.longest)
-    assert Counter(row.split for row in rows) == {"train": 24, "rl": 12, "heldout": 12}
-    learnt = {dialogue(row.metadata) for row in rows if row.split != "heldout"}
+    assert Counter(row.split for row in rows) == {"train": 24, "rl": 12, "heldout": 12, "transcripts": 6}
+    answered = [row for row in rows if is_dialogue(row.metadata)]
+    learnt = {dialogue(row.metadata) for row in answered if row.split != "heldout"}
     assert not learnt & {dialogue(row.metadata) for row in of_split(rows, "heldout")}
-    for row in rows:
+    for row in answered:
         assert row.metadata["reasoning"] == row.metadata["said"]
         assert (row.split == "train") or not row.metadata["flaw"]
         persona = next(persona for persona in PERSONAS if persona.text == row.metadata["persona"])
         if not row.metadata["flaw"]:
             assert MARKS[persona.manner] in row.text
             assert len(row.text.split()) <= 10
-    assert any(row.metadata["flaw"] for row in rows)
+    assert any(row.metadata["flaw"] for row in answered)
+
+
+def test_words_in_any_order_are_written_down_or_repeated(built: Path) -> None:
+    rows = read_manifest(built)
+    words = [row for row in rows if row.metadata["kind"] == WORDS]
+    assert {row.split for row in words} == {"train", "transcripts"}
+    assert all(row.metadata["kind"] == WORDS for row in rows if row.split == "transcripts")
+    for row in words:
+        said = row.metadata.get("said", row.text)
+        assert set(said.split()) <= set(VOCABULARY)
+        assert 1 <= len(said.split()) <= 4
+        assert Path(row.audio).stem.startswith(said.replace(" ", "-"))
+        if "said" in row.metadata and not row.metadata["flaw"]:
+            assert f"you said {said}" in row.text
+    assert not any(is_dialogue(row.metadata) for row in words if row.split == "transcripts")
+
+
+def test_what_the_backbone_learnt_from_is_words_and_dialogues_and_nothing_held_out() -> None:
+    planned = list(sessions(PRETRAINING))
+    train = [each for each in planned if each.split == "train"]
+    assert np.mean([each.talk.asks[0].kind == WORDS for each in train]) == pytest.approx(0.6, abs=0.02)
+    assert np.mean([each.heard for each in train]) == pytest.approx(0.3, abs=0.02)
+    assert len({ask.text for each in train for ask in each.talk.asks}) > 2000
+    assert not texts(train) & texts([each for each in sessions(Plan()) if each.split == "heldout"])
 
 
 def test_a_text_by_one_voice_is_written_once(built: Path) -> None:
     rows = read_manifest(built)
     prompts = [to_prompt(row) for row in rows]
-    turns = [turn for prompt in prompts for turn in [*prompt.metadata["history"], *prompt.metadata.get("next", [])]]
+    turns = [
+        turn for prompt in prompts for turn in [*prompt.metadata.get("history", []), *prompt.metadata.get("next", [])]
+    ]
     used = {prompt.audio for prompt in prompts} | {turn["audio"] for turn in turns if "audio" in turn}
     assert used == {str(path) for path in built.parent.rglob("*.flac")}
     said = [Path(prompt.audio).stem.rpartition("-")[0].replace("-", " ") for prompt in prompts]
-    assert said == [prompt.metadata["said"] for prompt in prompts]
+    assert said == [prompt.metadata.get("said", prompt.reference) for prompt in prompts]
 
 
 def test_a_session_goes_on_as_its_script_says(built: Path) -> None:
@@ -244,6 +274,7 @@ def test_two_builds_are_bit_exact_and_the_second_is_found(built: Path, tmp_path:
 
 def test_the_demo_is_known_by_its_name(tmp_path: Path) -> None:
     assert demo.folder_of("dialogue", tmp_path) == tmp_path / "data" / f"dialogue-{build_key()}"
+    assert demo.folder_of("exchanges", tmp_path) == tmp_path / "data" / f"exchanges-{build_key(PRETRAINING)}"
     assert build_key(replace(Plan(), seed=1)) != build_key()
 
 

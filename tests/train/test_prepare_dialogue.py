@@ -9,18 +9,17 @@ import pytest
 from rlhf_platform.data.manifest import Row
 from rlhf_platform.errors import DataError
 from rlhf_platform.recipe.dialogue import DialogueConfig
+from rlhf_platform.recipe.schema import DataConfig
 from rlhf_platform.train.prepare_dialogue import check_turns
 
 
-def row(number: int, **metadata: Any) -> Row:
+def row(number: int, split: str = "rl", **metadata: Any) -> Row:
     path = Path("/data/manifest.jsonl")
-    return Row(
-        path, number, str(number), Path("/data/a.flac"), "yes", "en", "a", 1.0, "train", "CC0-1.0", None, metadata
-    )
+    return Row(path, number, str(number), Path("/data/a.flac"), "yes", "en", "a", 1.0, split, "CC0-1.0", None, metadata)
 
 
 def recipe(**keys: Any) -> Any:
-    return SimpleNamespace(dialogue=DialogueConfig(**keys))
+    return SimpleNamespace(dialogue=DialogueConfig(**keys), data=DataConfig(rl_split="rl"))
 
 
 def exchange() -> list[dict[str, str]]:
@@ -38,6 +37,13 @@ def test_a_row_that_is_no_dialogue_and_one_with_too_many_turns_are_named_togethe
     assert "row 1: metadata has no 'said'" in str(error.value)
     assert "row 2: it has 3 user turns" in str(error.value)
     assert "raise dialogue.most_turns from 2 to 3" in str(error.value)
+
+
+def test_what_is_learnt_beside_may_be_transcripts_and_what_is_answered_may_not() -> None:
+    check_turns(recipe(most_turns=2), [row(1, "train"), row(2, "other"), row(3, "rl", said="hi")])
+    for split in ("rl", "heldout"):
+        with pytest.raises(DataError, match=r"row 1: metadata has no 'said'"):
+            check_turns(recipe(most_turns=2), [row(1, split)])
 
 
 def test_turns_that_are_still_to_be_played_count() -> None:
