@@ -4,8 +4,8 @@ In one stage or two: `align` teaches a new adaptor alone, `sft` teaches the rest
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from policies.adapter import PolicyAdapter
 from policies.batch import EncodedPrompt, make_batch
 from policies.load import load_adapter
 from policies.lora import add_lora, is_lora, save_adapter, save_merged
+from policies.speaking import SpeechLayout
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.learner.engine import deepspeed_config
 from rlhf_platform.learner.process_group import Rendezvous, join_process_group
@@ -51,6 +52,36 @@ def clip_order(durations: Sequence[float], count: int, curriculum: float, seed: 
         rng.shuffle(by_length)
         order += by_length
     return order[:count]
+
+
+def course_order(
+    durations: Sequence[Sequence[float]], shares: Sequence[float], sft: SFTConfig
+) -> list[tuple[int, int]]:
+    """(course, clip) of every row to train on: `shares` of the steps of each course, spread evenly, each step of one.
+
+    Each course has a `clip_order` of its own.
+    """
+    owners, debts = list[int](), [0.0] * len(shares)
+    for _ in range(sft.steps):
+        debts = [debt + share for debt, share in zip(debts, shares, strict=True)]
+        owners.append(max(range(len(debts)), key=lambda course: debts[course]))
+        debts[owners[-1]] -= 1
+    clips = [
+        iter(clip_order(own, owners.count(course) * sft.batch_size, sft.curriculum, sft.seed + course))
+        for course, own in enumerate(durations)
+    ]
+    return [(owner, next(clips[owner])) for owner in owners for _ in range(sft.batch_size)]
+
+
+class CourseCollator:
+    """Rows {"course": c, "row": i} of one course -> inputs by that course's collator."""
+
+    def __init__(self, collators: Sequence[Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]]]) -> None:
+        self._collators = collators
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        (course,) = {row["course"] for row in rows}
+        return self._collators[course](rows)
 
 
 class TranscriptCollator:
@@ -91,6 +122,17 @@ def spec_augment(features: Tensor, mask: Tensor, bands: int = 2, widest: float =
     return features
 
 
+@dataclass(frozen=True)
+class Course:
+    """Rows that are learnt in the form of one branch."""
+
+    adapter: str
+    """Name of the layout; with `model` it says in which form."""
+    model: str
+    """A checkpoint with the same weights as every other course's."""
+    prompts: Sequence[Prompt]
+
+
 def section_of(recipe: Recipe, stage: Stage) -> SFTConfig:
     """The keys of a stage."""
     return recipe.align if stage == "align" else recipe.sft
@@ -120,13 +162,16 @@ def freeze(adapter: PolicyAdapter, model: PreTrainedModel, stage: Stage, section
 def warm_start(
     recipe: Recipe,
     stage: Stage,
-    model: Path | str,
-    prompts: Sequence[Prompt],
+    courses: Sequence[Course],
     rendezvous: Rendezvous,
     out: Path,
     report: Progress,
 ) -> None:
-    """Run a stage from the checkpoint `model` and write the result to `out` (rank 0). Raises what `freeze` raises."""
+    """Run a stage and write the result to `out` (rank 0). Raises what `freeze` raises.
+
+    The first of `courses` is the recipe's own, from whose checkpoint it starts; a second has `beside_share` of the
+    steps, and what it speaks with goes along with the result.
+    """
     join_process_group(rendezvous)
     from datasets import Dataset
     from trl import SFTConfig as TrainerConfig
@@ -134,8 +179,10 @@ def warm_start(
 
     sft = section_of(recipe, stage)
     torch.manual_seed(sft.seed)
-    adapter = load_adapter(recipe.backbone.adapter, model)
-    order = clip_order([p.duration for p in prompts], sft.steps * sft.batch_size, sft.curriculum, sft.seed)
+    adapters = [load_adapter(course.adapter, course.model) for course in courses]
+    adapter = adapters[0]
+    shares = [1 - sft.beside_share, sft.beside_share] if len(courses) > 1 else [1.0]
+    order = course_order([[p.duration for p in course.prompts] for course in courses], shares, sft)
 
     args = TrainerConfig(
         **common_arguments(
@@ -162,8 +209,10 @@ def warm_start(
     trainer = SFTTrainer(
         model=learner,
         args=args,
-        train_dataset=Dataset.from_dict({"row": order}),
-        data_collator=TranscriptCollator(adapter, prompts, sft.spec_augment),
+        train_dataset=Dataset.from_list([{"course": course, "row": row} for course, row in order]),
+        data_collator=CourseCollator(
+            [TranscriptCollator(a, c.prompts, sft.spec_augment) for a, c in zip(adapters, courses, strict=True)]
+        ),
         processing_class=adapter.tokenizer,
         callbacks=[Reporter(report)],
     )
@@ -171,6 +220,8 @@ def warm_start(
 
     def save(trained: Any) -> None:
         save_merged(adapter, trained, out)
+        for layout in filter(None, (SpeechLayout.read(course.model) for course in courses[1:])):
+            layout.write(out)
         if sft.lora.rank:
             save_adapter(trained, sft.lora.rank, out / "adapter")
 

@@ -6,10 +6,9 @@ from pathlib import Path
 import ray
 
 from rlhf_platform.learner.process_group import Rendezvous
-from rlhf_platform.learner.sft import Stage, section_of, warm_start
+from rlhf_platform.learner.sft import Course, Stage, section_of, warm_start
 from rlhf_platform.learner.stage import StageShell
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.types import Prompt
 
 
 @ray.remote
@@ -20,6 +19,6 @@ class SFTWorker(StageShell):
         super().__init__(recipe, section_of(recipe, stage).cpus)
         self._stage = stage
 
-    def run(self, model: str, prompts: Sequence[Prompt], rendezvous: Rendezvous, out: str) -> None:
+    def run(self, courses: Sequence[Course], rendezvous: Rendezvous, out: str) -> None:
         self._take_cores()
-        warm_start(self._recipe, self._stage, model, prompts, rendezvous, Path(out), self._report)
+        warm_start(self._recipe, self._stage, courses, rendezvous, Path(out), self._report)

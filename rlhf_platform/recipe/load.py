@@ -222,7 +222,7 @@ def _absolute(full: str, value: Any, base_dir: Path) -> Any:
     """The value, made absolute when its key holds a path and it is a relative one."""
     if not isinstance(value, str) or not value:
         return value
-    files = r"data\.(manifest|pairs|labelled)|gate|judges\[\d+\]\.(calibration\.pairs|lora)"
+    files = r"data\.(manifest|pairs|labelled)|gate|sft\.beside|judges\[\d+\]\.(calibration\.pairs|lora)"
     if re.fullmatch(files, full):
         return _joined(base_dir, value)
     if full == "backbone.path" or re.fullmatch(r"judges\[\d+\]\.model", full):

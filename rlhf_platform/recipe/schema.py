@@ -89,6 +89,11 @@ class SFTConfig:
     freeze_encoder: bool = False
     """Keep the audio encoder as the backbone brings it, as StepAudio 2.5 does; for a pretrained one. With `lora` it is
     always kept."""
+    beside: str | None = None
+    """A recipe of branch tts, relative to this one, whose SFT rows are learnt too, so that one backbone hears and
+    speaks: a step is all of this recipe's rows or all of that one's. Of that recipe `data` and `speech` count."""
+    beside_share: float = key(0.25, above=0.0, at_most=0.9)
+    """Share of the steps that are of the rows of `beside`."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Train the decoder by LoRA, and the adaptor whole. The warm start is saved with LoRA merged into its weights, and
     the LoRA alone beside it, in `adapter`."""

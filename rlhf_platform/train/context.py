@@ -37,17 +37,17 @@ class RunContext:
         return self.loaded.recipe
 
 
-def prove_checkpoint(
-    recipe: Recipe, rollouts: Rollouts, difference_of: Difference, path: Path, probe: Sequence[Prompt]
-) -> float:
-    """Serve the checkpoint from disk in vLLM, load it anew in Transformers, compare their log-probs."""
+def prove_checkpoint(run: RunContext, rollouts: Rollouts, difference_of: Difference, probe: Sequence[Prompt]) -> float:
+    """Serve the run's checkpoint from disk in vLLM, load it anew in Transformers, compare their log-probs."""
+    path = run.folder.checkpoint
     rollouts.restart(path, probe)
-    answers = rollouts.probe(probe, seed=recipe.steps)
+    answers = rollouts.probe(probe, seed=run.recipe.steps)
     difference = max(difference_of(path, samples) for samples in answers)
-    if not difference <= TOLERANCE[recipe.backbone.dtype]:
+    if not difference <= TOLERANCE[run.recipe.backbone.dtype]:
         raise SyncError(
             f"checkpoint {path}: vLLM and Transformers differ by {difference:.2g} nats on the same clips: do not use it"
         )
+    run.display.line(f"checkpoint {path}: loaded in Transformers and served by vLLM, log-probs within {difference:.1e}")
     return difference
 
 

@@ -55,11 +55,7 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
         after, _ = measure.evaluate(run, "after RL", *sampling, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
         shutil.copytree(last, folder.checkpoint, copy_function=link)
-        probe = data.rl[:PROBE_CLIPS]
-        served = prove_checkpoint(recipe, sampling[0], trainer.checkpoint_difference, folder.checkpoint, probe)
-        display.line(
-            f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
-        )
+        served = prove_checkpoint(run, sampling[0], trainer.checkpoint_difference, data.rl[:PROBE_CLIPS])
     measure.report(run, model, data.evaluation, before, after, served)
 
 

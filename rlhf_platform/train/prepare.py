@@ -19,10 +19,11 @@ from rlhf_platform.data.manifest import check_audio, check_splits, of_split, rea
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.learner.mtp_worker import MtpWorker
 from rlhf_platform.learner.process_group import Rendezvous, prepare_deepspeed
-from rlhf_platform.learner.sft import STAGES, Stage, section_of
+from rlhf_platform.learner.sft import STAGES, Course, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
+from rlhf_platform.train.beside import Beside, beside_of
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
 from rlhf_platform.train.judge_data import judge_prompts
@@ -50,7 +51,7 @@ def prepare_data(recipe: Recipe, display: Display) -> Data:
     """Read the manifest (building a demo set first) and check every clip. Raises DataError with all bad rows."""
     if recipe.data.labelled or recipe.data.demo == "judge":
         return _questions(recipe, display)
-    path = Path(recipe.data.manifest) if recipe.data.manifest else _demo(recipe, display)
+    path = manifest_of(recipe, display)
     rows = read_manifest(path)
     for learnt in {recipe.data.train_split, recipe.data.rl_split}:
         check_splits(rows, learnt, recipe.data.eval_split)
@@ -104,16 +105,23 @@ def _cut_long_clips(recipe: Recipe, prompts: Sequence[Prompt], display: Display)
     display.line(f"long-form: {len(long)} held-out clips cut into {sum(map(len, long))} pieces")
 
 
-def _demo(recipe: Recipe, display: Display) -> Path:
+def manifest_of(recipe: Recipe, display: Display) -> Path:
+    """The recipe's manifest; that of a demo set is built first."""
+    if recipe.data.manifest:
+        return Path(recipe.data.manifest)
     name = str(recipe.data.demo)
     with display.phase(f"build data set {name}", 1) as phase:
         return demo.build(name, recipe.cache_dir, lambda done, total: phase.resize(done, total))
 
 
 def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
-    """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start."""
+    """The checkpoint that RL starts from: a given one, a fresh tiny one, or either after its warm start.
+
+    After a warm start with `sft.beside` it has `speech.json`; `hearing` makes of it what other branches serve.
+    """
     prepare_deepspeed()  # Transformers asks DeepSpeed about its device while it builds a model
-    model = fitted(recipe, recipe.backbone.path or _built(recipe, data, display), display)
+    beside = beside_of(recipe, display, manifest_of)
+    model = fitted(recipe, recipe.backbone.path or _built(recipe, data, beside, display), display)
     if recipe.branch == "tts":
         model = speaking(recipe, model, [p.reference for p in data.train] if recipe.sft.steps else [])
     elif recipe.backbone.path is not None:
@@ -121,14 +129,19 @@ def prepare_model(recipe: Recipe, data: Data, display: Display) -> Path | str:
     stages = [stage for stage in STAGES if section_of(recipe, stage).steps > 0]
     for number, stage in enumerate(stages, start=1):
         name = _STAGE_NAMES[stage]
-        path = Path(recipe.cache_dir, "warm_start", _digest(recipe, stages[:number], data.digest)).resolve()
+        more = [beside.digest] if beside else []
+        path = Path(recipe.cache_dir, "warm_start", _digest(recipe, stages[:number], data.digest, *more)).resolve()
         if path.is_dir():
             display.line(f"{name}: skipped, {path} was made by the same recipe, data and code")
         else:
             with made_whole(path) as draft:
-                _train(recipe, stage, model, data.train, draft, display)
+                courses = [Course(recipe.backbone.adapter, str(model), data.train)]
+                courses += [beside.course(model)] if beside and stage == "sft" else []
+                _train(recipe, stage, courses, draft, display)
             display.line(f"{name}: kept in {path}")
         model = path
+    if recipe.mtp.steps + recipe.mtp.joint_steps and beside:
+        model = hearing(recipe, model)
     return with_heads(recipe, data, stages, model, display)
 
 
@@ -160,13 +173,14 @@ def with_heads(recipe: Recipe, data: Data, stages: Sequence[Stage], model: Path 
     return path
 
 
-def _built(recipe: Recipe, data: Data, display: Display) -> Path:
+def _built(recipe: Recipe, data: Data, beside: Beside | None, display: Display) -> Path:
     """The checkpoint of `backbone.build`, made on first use."""
     from policies.build import build_backbone
 
     backbone = recipe.backbone
     # Only a tokenizer of its own depends on the data.
-    texts = [text for p in data.train for text in _texts_of(p)] if backbone.build == "tiny" else []
+    learnt = [*data.train, *(beside.prompts if beside else [])]
+    texts = [text for p in learnt for text in _texts_of(p)] if backbone.build == "tiny" else []
     path = Path(recipe.cache_dir, "backbone", _hash([asdict(backbone), texts, code_version()])).resolve()
     if not path.is_dir():
         with made_whole(path) as draft:
@@ -207,19 +221,17 @@ def fitted(recipe: Recipe, model: Path | str, display: Display) -> Path | str:
     return path
 
 
-def _train(
-    recipe: Recipe, stage: Stage, model: Path | str, prompts: Sequence[Prompt], out: Path, display: Display
-) -> None:
+def _train(recipe: Recipe, stage: Stage, courses: Sequence[Course], out: Path, display: Display) -> None:
     """Run a stage on as many ranks as the learner will have, one actor each; they are gone afterwards."""
     section = section_of(recipe, stage)
     options = actor_options(section.cpus, recipe.learner.gpus)
     actor: Any = SFTWorker  # mypy does not see what `ray.remote` makes of a class
     actor = actor.options(max_concurrency=2, **options)
     workers = [actor.remote(recipe, stage) for _ in range(recipe.learner.workers)]
-    given = ray.put(list(prompts))
+    given = ray.put(list(courses))
 
     def start(worker: Any, meeting: Rendezvous) -> Any:
-        return worker.run.remote(str(model), given, meeting, str(out))
+        return worker.run.remote(given, meeting, str(out))
 
     run_stage(workers, start, _STAGE_NAMES[stage], section.steps, recipe.cluster, display)
 

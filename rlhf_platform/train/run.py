@@ -37,6 +37,7 @@ from rlhf_platform.train.measuring import heldout_gap
 from rlhf_platform.train.offline import learn_offline
 from rlhf_platform.train.pairing import make_pairs
 from rlhf_platform.train.prepare import Data, prepare_data, prepare_model
+from rlhf_platform.train.prepare_speech import hearing
 from rlhf_platform.train.rehearsing import Rehearsing
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team
@@ -76,18 +77,19 @@ def _run(run: RunContext, start: Checkpoint | None) -> None:
     data = prepare_data(recipe, display)
     folder.status(phase="warm start")
     model = started_from(start, data.digest) if start else str(prepare_model(recipe, data, display))
+    served = model if recipe.branch == "tts" else str(hearing(recipe, model))
     if isinstance(recipe.algorithm, MakePairs):
-        make_pairs(run, data, model)
+        make_pairs(run, data, served)
     elif recipe.steps == 0 and Path(model).is_dir():
-        keep_warm_start(run, data, Path(model))
+        keep_warm_start(run, data, Path(model), Path(served))
     elif isinstance(recipe.algorithm, OnlineConfig):
-        _learn_online(run, data, model, start)
+        _learn_online(run, data, model, served, start)
     else:
-        learn_offline(run, data, model, start)
+        learn_offline(run, data, served, start)
 
 
-def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | None) -> None:
-    """RL on the policy's own samples, between two evaluations."""
+def _learn_online(run: RunContext, data: Data, model: str, served: str, start: Checkpoint | None) -> None:
+    """RL on the policy's own samples, between two evaluations. `served`: `model` in the form of the recipe's branch."""
     recipe, folder, display = run.recipe, run.folder, run.display
     probe = data.rl[:PROBE_CLIPS]
     sampler = PromptSampler(data.rl, recipe.rollout.prompts_per_step, recipe.seed)
@@ -96,7 +98,7 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
     folder.status(phase="start actors")
     display.line("starting rollout, learner and reward actors")
     with placed(recipe) as placement:
-        team = Team(run.loaded, placement, model, probe)
+        team = Team(run.loaded, placement, served, probe)
         display.line(f"actors ready; {team.learners.trainable_parameters:,} trainable parameters")
         addresses = {name: asked["judge"] for name, asked in team.rewards.judges.keywords().items()}
         judges = check_judges(recipe, addresses, display)
@@ -116,12 +118,9 @@ def _learn_online(run: RunContext, data: Data, model: str, start: Checkpoint | N
         after, _ = measure.evaluate(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
-        served = prove_checkpoint(recipe, team.rollouts, team.learners.checkpoint_difference, folder.checkpoint, probe)
-        display.line(
-            f"checkpoint {folder.checkpoint}: loaded in Transformers and served by vLLM, log-probs within {served:.1e}"
-        )
+        difference = prove_checkpoint(run, team.rollouts, team.learners.checkpoint_difference, probe)
     differences = [max(m["logprob_diff_max"], m["probe_diff_max"]) for m in folder.history()]
-    measure.report(run, model, data.evaluation, before, after, max([proof.difference, served, *differences]))
+    measure.report(run, model, data.evaluation, before, after, max([proof.difference, difference, *differences]))
 
 
 def train(
