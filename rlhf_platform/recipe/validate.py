@@ -297,6 +297,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_mtp.drafting, ("mtp.", "backbone.", "learner.", "rollout.speculative", "algorithm.type")),
     (validate_speech.speech, ("branch", "speech.", "backbone.", "evaluation.", "checkpoint.", "align.steps", "sft.")),
     (validate_speech.pairs, ("algorithm.type", "steps")),
+    (validate_speech.beside, ("sft.", "align.", "branch", "backbone.adapter")),
     (
         validate_dialogue.dialogue,
         ("branch", "dialogue.", "backbone.adapter", "evaluation.", "checkpoint.", "rollout.speculative", "judges"),

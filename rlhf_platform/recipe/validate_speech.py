@@ -3,6 +3,7 @@ torch.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rlhf_platform.recipe.preferences import MakePairs
 from rlhf_platform.recipe.schema import EvaluationConfig, Recipe
@@ -25,6 +26,25 @@ def speech(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for name in vars(SpeechConfig()):
             if getattr(recipe.speech, name) != getattr(SpeechConfig(), name):
                 yield f"speech.{name}", f"it has no effect with branch={recipe.branch}, which writes text; leave it out"
+
+
+def beside(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """What is spoken is learnt beside what is heard, in the stage that teaches the whole policy."""
+    if recipe.align.beside is not None:
+        yield "align.beside", "align teaches the adaptor, which speech does without; name it in sft.beside"
+    if recipe.sft.beside is None:
+        return
+    if not Path(recipe.sft.beside).is_file():
+        yield "sft.beside", "no such recipe; a path is relative to the file that names it"
+    if not recipe.sft.steps:
+        yield "sft.beside", "it has no effect with sft.steps=0; leave it out"
+    if recipe.branch == "tts":
+        yield "sft.beside", "it is for branches that hear; name this recipe there instead"
+    elif recipe.backbone.adapter != "qwen3_asr":
+        yield (
+            "sft.beside",
+            f"backbone.adapter={recipe.backbone.adapter} does not do both; take qwen3_asr, or leave it out",
+        )
 
 
 def pairs(recipe: Recipe) -> Iterator[tuple[str, str]]:
