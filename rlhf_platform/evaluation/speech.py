@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -82,6 +83,15 @@ def write_speech(folder: Path, label: str, scored: Sequence[ScoredSample], sound
     draft.write_text("".join(lines), "utf-8")
     draft.replace(path)  # a run that goes on reads it whole or makes it anew
     return SpeechResult(label, read_utterances(path))
+
+
+def hand_on(source: Path, label: str, folder: Path, as_label: str) -> None:
+    """Make an evaluation of run `source` one of run `folder`, which lies beside it, under another label: the same
+    policy need not speak to the same prompts again."""
+    old, new = (each.replace(" ", "_") for each in (label, as_label))
+    shutil.copytree(source / "speech" / old, folder / "speech" / new)
+    said = (source / f"speech_{old}.jsonl").read_text("utf-8")
+    (folder / f"speech_{new}.jsonl").write_text(said.replace(f'"speech/{old}/', f'"speech/{new}/'), "utf-8")
 
 
 def read_speech(folder: Path, label: str) -> SpeechResult:

@@ -16,6 +16,9 @@ from rlhf_platform.train.measuring import heldout_means
 from rlhf_platform.train.team import Rewards, Rollouts
 from rlhf_platform.types import Prompt
 
+BEFORE, AFTER = "before RL", "after RL"
+"""What the evaluations before and after training are called."""
+
 
 class Measure(Protocol):
     """What is measured in a branch."""
@@ -155,18 +158,23 @@ def measure_of(branch: str) -> Measure:
     return kinds[branch]()
 
 
-def first_evaluation(
-    run: RunContext, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt], *, resumed: bool
-) -> tuple[Any, dict[str, float]]:
-    """The evaluation before RL; that of the run's first start, without its metrics, when it goes on."""
+def first_evaluation(run: RunContext, rollouts: Rollouts, rewards: Rewards, prompts: Sequence[Prompt]) -> Any:
+    """The evaluation before RL: that of the run's first start when it goes on, that of the stage before where it was
+    handed on, else a new one."""
     measure = measure_of(run.recipe.branch)
-    found = measure.read(run, "before RL") if resumed else None
-    return (found, {}) if found else measure.evaluate(run, "before RL", rollouts, rewards, prompts, step=0)
+    if found := measure.read(run, BEFORE):
+        run.display.line(f"held-out evaluation {BEFORE}: it is there already")
+        return found
+    return measure.evaluate(run, BEFORE, rollouts, rewards, prompts, step=0)[0]
+
+
+def last_label(folder: Path) -> str | None:
+    """The label of the latest evaluation of speech in a run's folder; None where it has none."""
+    there = [label for label in (AFTER, BEFORE) if (folder / f"speech_{label.replace(' ', '_')}.jsonl").is_file()]
+    return there[0] if there else None
 
 
 def last_speech(folder: Path) -> SpeechResult | None:
-    """The latest evaluation of speech in a run's folder; None where it has none."""
-    for label in ("after RL", "before RL"):
-        if (folder / f"speech_{label.replace(' ', '_')}.jsonl").is_file():
-            return read_speech(folder, label)
-    return None
+    """That evaluation."""
+    label = last_label(folder)
+    return read_speech(folder, label) if label else None

@@ -20,7 +20,7 @@ from rlhf_platform.train.context import (
     watched,
 )
 from rlhf_platform.train.links import link
-from rlhf_platform.train.measures import first_evaluation, measure_of
+from rlhf_platform.train.measures import AFTER, first_evaluation, measure_of
 from rlhf_platform.train.prepare import Data
 from rlhf_platform.train.rounds import RoundResult, preference_rounds
 from rlhf_platform.train.stages import JudgedTrainer
@@ -49,10 +49,10 @@ def learn_offline(run: RunContext, data: Data, model: str, start: Checkpoint | N
             return
         folder.status(phase="evaluate before")
         measure = measure_of(recipe.branch)
-        before, _ = first_evaluation(run, *sampling, data.evaluation, resumed=start is not None)
+        before = first_evaluation(run, *sampling, data.evaluation)
         last = _rounds(run, data, model, start, judgements, sampling, trainer)
         folder.status(phase="evaluate after")
-        after, _ = measure.evaluate(run, "after RL", *sampling, data.evaluation, recipe.steps)
+        after, _ = measure.evaluate(run, AFTER, *sampling, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
         shutil.copytree(last, folder.checkpoint, copy_function=link)
         served = prove_checkpoint(run, sampling[0], trainer.checkpoint_difference, data.rl[:PROBE_CLIPS])

@@ -4,21 +4,25 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import rlhf_platform
 from rlhf_platform.evaluation.report import as_lines
-from rlhf_platform.evaluation.speech import SpeechResult, table
+from rlhf_platform.evaluation.speech import SpeechResult, hand_on, table
+from rlhf_platform.recipe.algorithms import OnlineConfig
 from rlhf_platform.recipe.files import recipe_files
 from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.pipeline import Pipeline, PipelineStage
+from rlhf_platform.recipe.preferences import PreferenceConfig
+from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.history import find_run
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.tracking.run_dir import RunDir
 from rlhf_platform.train.beginning import begin
 from rlhf_platform.train.links import fingerprint
-from rlhf_platform.train.measures import last_speech
+from rlhf_platform.train.measures import BEFORE, last_label, last_speech
 from rlhf_platform.train.run import carry_out
 
 _PACKAGES = ("policies", "rewards", "rollout", "rlhf_platform")
@@ -36,12 +40,13 @@ def run_pipeline(pipeline: Pipeline, load: Load) -> Path:
     display = Display()
     folders: dict[str, Path] = {}
     digests: dict[str, str] = {}
+    recipes: dict[str, Recipe] = {}
     for number, stage in enumerate(pipeline.stages, start=1):
         loaded = load(stage, stage.filled(folders))
         digests[stage.name] = _digest(stage, [digests[name] for name in stage.needs], loaded, folders)
         name = f"{stage.name}-{digests[stage.name]}"
         folder = (pipeline.folder / name).resolve()
-        folders[stage.name] = folder
+        folders[stage.name], recipes[stage.name] = folder, loaded.recipe
         heading = f"stage {number}/{len(pipeline.stages)}, {stage.name}"
         if folder.is_dir() and find_run(folder, folder.parent).status.get("state") == "finished":
             display.line(f"{heading}: skipped, {folder} was made by the same recipe, stages and code")
@@ -51,9 +56,29 @@ def run_pipeline(pipeline: Pipeline, load: Load) -> Path:
             shutil.rmtree(folder)
         display.line(f"{heading}: {stage.recipe.name}")
         loaded = replace(loaded, recipe=replace(loaded.recipe, runs_dir=str(pipeline.folder)))
-        carry_out(*begin(loaded, name, loaded.recipe.steps), None)
+        begun = begin(loaded, name, loaded.recipe.steps)
+        for before in stage.needs:
+            _hand_on(recipes[before], folders[before], loaded.recipe, begun[1].path)
+        carry_out(*begun, None)
     _report(pipeline, folders, display)
     return pipeline.folder
+
+
+def _hand_on(before: Recipe, source: Path, recipe: Recipe, folder: Path) -> None:
+    """Hand the last evaluation of the run `source` to a stage that trains its checkpoint on and measures alike."""
+    measures = isinstance(recipe.algorithm, OnlineConfig | PreferenceConfig) and recipe.steps and not recipe.sft.steps
+    same = recipe.backbone.path == str(source / "checkpoint") and _measured_by(before) == _measured_by(recipe)
+    label = last_label(source)
+    if measures and same and label:
+        hand_on(source, label, folder, BEFORE)
+
+
+def _measured_by(recipe: Recipe) -> list[Any]:
+    """All but the weights that decides what an evaluation finds."""
+    data, rollout, backbone = recipe.data, recipe.rollout, recipe.backbone
+    sizes = [rollout.max_new_tokens, rollout.max_tokens, backbone.adapter, backbone.dtype, backbone.window]
+    sections = [asdict(recipe.evaluation), asdict(recipe.speech)]
+    return [recipe.branch, data.manifest, data.demo, data.eval_split, *sizes, *sections]
 
 
 def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, folders: dict[str, Path]) -> str:

@@ -32,7 +32,7 @@ from rlhf_platform.train.gate import run_gate
 from rlhf_platform.train.judge_drift import Watched, look_again
 from rlhf_platform.train.judges_recipe import check_judges
 from rlhf_platform.train.loop import rl_steps
-from rlhf_platform.train.measures import first_evaluation, measure_of
+from rlhf_platform.train.measures import AFTER, first_evaluation, measure_of
 from rlhf_platform.train.measuring import heldout_gap
 from rlhf_platform.train.offline import learn_offline
 from rlhf_platform.train.pairing import make_pairs
@@ -110,12 +110,12 @@ def _learn_online(run: RunContext, data: Data, model: str, served: str, start: C
 
         folder.status(phase="evaluate before")
         measure = measure_of(recipe.branch)
-        before, _ = first_evaluation(run, team.rollouts, team.rewards, data.evaluation, resumed=start is not None)
+        before = first_evaluation(run, team.rollouts, team.rewards, data.evaluation)
         folder.status(phase="rl")
         rehearsing = Rehearsing(recipe, data.train, folder.history())
         train(run, team, sampler, data.evaluation, probe, done, origin, before, rehearsing, judges)
         folder.status(phase="evaluate after")
-        after, _ = measure.evaluate(run, "after RL", team.rollouts, team.rewards, data.evaluation, recipe.steps)
+        after, _ = measure.evaluate(run, AFTER, team.rollouts, team.rewards, data.evaluation, recipe.steps)
         folder.status(phase="checkpoint")
         team.learners.save(folder.checkpoint)
         difference = prove_checkpoint(run, team.rollouts, team.learners.checkpoint_difference, probe)

@@ -7,7 +7,7 @@ from policies.speaking import FILE as SPEECH
 from rlhf_platform.train.cluster import placed
 from rlhf_platform.train.context import PROBE_CLIPS, RunContext, prove_checkpoint
 from rlhf_platform.train.links import link
-from rlhf_platform.train.measures import measure_of
+from rlhf_platform.train.measures import BEFORE, measure_of
 from rlhf_platform.train.offline import start_sampling
 from rlhf_platform.train.prepare import Data
 from rlhf_platform.train.stages import JudgedTrainer
@@ -24,7 +24,7 @@ def keep_warm_start(run: RunContext, data: Data, model: Path, served: Path) -> N
         rollouts, rewards = start_sampling(run, placement, served, data.rl, recipe.learner.workers)
         folder.status(phase="evaluate")
         measure = measure_of(recipe.branch)
-        found, _ = measure.evaluate(run, "before RL", rollouts, rewards, data.evaluation, 0)
+        found, _ = measure.evaluate(run, BEFORE, rollouts, rewards, data.evaluation, 0)
         folder.status(phase="checkpoint")
         shutil.copytree(served, folder.checkpoint, copy_function=link)
         trainer = JudgedTrainer(recipe, placement, run.display)

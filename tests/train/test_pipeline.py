@@ -1,7 +1,9 @@
 """Runs of one file: what is run, what is skipped, and what an earlier stage hands on."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,9 +37,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, int]]:
     def begin(loaded: LoadedRecipe, name: str, steps: int) -> tuple[LoadedRecipe, Any]:
         folder = Path(loaded.recipe.runs_dir, name)
         folder.mkdir(parents=True)
-        return loaded, folder
+        return loaded, SimpleNamespace(path=folder)
 
-    def carry_out(loaded: LoadedRecipe, folder: Path, start: None) -> None:
+    def carry_out(loaded: LoadedRecipe, run: Any, start: None) -> None:
+        folder = run.path
         found.append((folder.name, loaded.recipe.backbone.path, loaded.recipe.steps))
         (folder / "status.json").write_text('{"state": "finished", "step": 0, "steps": 0}')
         (folder / "recipe.yaml").write_text(loaded.yaml)
@@ -105,3 +108,42 @@ def test_a_stage_runs_again_when_its_reward_or_its_manifest_was_edited(path: Pat
         if manifest.exists():
             pipelines.run_pipeline(load_pipeline(path), load)
             assert len(ran) == runs
+
+
+SPOKEN = """\
+name: {name}
+branch: tts
+data: {{demo: speech}}
+speech: {{codebooks: 2}}
+backbone: {{tiny: {{audio_slots: 1024}}}}
+rewards: [{{fn: rewards.tts:ended}}]
+evaluation: {{rewards: [{{fn: rewards.tts:f0_spread}}], temperature: 0.8}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "handed_on"),
+    [("steps=3", True), ("steps=0", False), ("sft.steps=2", False), ("evaluation.temperature=1", False)],
+)
+def test_a_stage_does_not_measure_again_what_the_one_before_ended_with(
+    override: str, handed_on: bool, path: Path, ran: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (path.parent / f"{name}.yaml").write_text(SPOKEN.format(name=name))
+    carry_out: Any = pipelines.carry_out
+
+    def speaks(loaded: LoadedRecipe, run: Any, start: None) -> None:
+        carry_out(loaded, run, start)
+        if loaded.recipe.name.startswith("one"):
+            (run.path / "speech" / "after_RL").mkdir(parents=True)
+            (run.path / "speech" / "after_RL" / "0000.wav").write_text("")
+            (run.path / "speech_after_RL.jsonl").write_text('{"wav": "speech/after_RL/0000.wav"}')
+
+    monkeypatch.setattr(pipelines, "carry_out", speaks)
+    monkeypatch.setattr(pipelines, "_report", lambda *_: None)
+    pipelines.run_pipeline(load_pipeline(path, [f"two:{override}"]), load)
+    folder = path.parent / "runs" / "all" / ran[1][0]
+    file = folder / "speech_before_RL.jsonl"
+    assert file.is_file() == handed_on
+    if handed_on:
+        assert (folder / json.loads(file.read_text())["wav"]).is_file()
