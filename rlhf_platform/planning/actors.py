@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rlhf_platform.planning import activations
-from rlhf_platform.planning.sizes import Sizes
+from rlhf_platform.planning.sizes import Sizes, weights_of_judge
 from rlhf_platform.planning.units import GIB
+from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.preferences import JudgedConfig
 from rlhf_platform.recipe.rewards import codec_workers
 from rlhf_platform.recipe.schema import Recipe
@@ -96,6 +97,22 @@ def reward_memory(recipe: Recipe) -> ActorMemory:
 def codec_memory(recipe: Recipe) -> ActorMemory:
     """The process with the embedded codec; the weights of another are not known."""
     return ActorMemory("codec", codec_workers(recipe), {}, {"process": CODEC})
+
+
+def judge_memory(judge: JudgeConfig) -> ActorMemory:
+    """One vLLM server. Of a model whose configuration is not on this machine the weights are not known."""
+    weights, each = weights_of_judge(judge.model), 4 if judge.dtype == "float32" else 2
+    parts = {"weights": weights * each // max(1, judge.gpus)} if weights else {}
+    parts["KV cache"] = int(judge.kv_cache_gib * GIB)
+    host = {"process": PROCESS["rollout"]}
+    if judge.gpus:
+        return ActorMemory(judge_kind(judge), 1, parts | {"process": CUDA_CONTEXT}, host)
+    return ActorMemory(judge_kind(judge), 1, {}, parts | host)
+
+
+def judge_kind(judge: JudgeConfig) -> str:
+    """What a judge's actor is called in a plan."""
+    return f"judge {judge.name}"
 
 
 def sync_bytes(recipe: Recipe, sizes: Sizes) -> int:

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rlhf_platform.planning.actors import DRIVER, ActorMemory
+from rlhf_platform.planning.actors import DRIVER, ActorMemory, judge_kind
 from rlhf_platform.planning.batches import serves
 from rlhf_platform.planning.units import gib
-from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation
+from rlhf_platform.recipe.rewards import codec_workers, light_cores, reward_reservation, served_judges
 from rlhf_platform.recipe.schema import Recipe
 
 LOCAL_STORE = 512 * 2**20
@@ -85,6 +85,8 @@ def this_machine(recipe: Recipe) -> Capacity:
 def unknown_cluster(recipe: Recipe) -> Capacity:
     """A cluster that the recipe joins and nothing is said of: it has what is asked for."""
     gpus = _rollout_workers(recipe) * recipe.rollout.gpus + recipe.learner.workers * recipe.learner.gpus
+    gpus += recipe.scoring.workers * math.ceil(reward_reservation(recipe)[1])
+    gpus += sum(judge.gpus for judge in served_judges(recipe))
     return Capacity(1, gpus, None, None, None, given=False)
 
 
@@ -116,6 +118,7 @@ def placed(recipe: Recipe, capacity: Capacity) -> list[Place]:
     of_rewards = reward_reservation(recipe)
     wanted += [("reward", i, of_rewards[0], math.ceil(of_rewards[1])) for i in range(scoring.workers)]
     wanted += [("codec", i, recipe.speech.cpus, 0) for i in range(codec_workers(recipe))]
+    wanted += [(judge_kind(judge), 0, judge.cpus, judge.gpus) for judge in served_judges(recipe)]
     for kind, index, cpus, gpu in wanted:
         found = next((n for n in range(capacity.nodes) if cores[n] >= cpus - 1e-9 and len(gpus[n]) >= gpu), None)
         place = Place(kind, index, found, None, cpus)

@@ -4,7 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlhf_platform.planning.actors import ActorMemory, codec_memory, reward_memory, rollout_memory
+from rlhf_platform.planning.actors import (
+    ActorMemory,
+    codec_memory,
+    judge_kind,
+    judge_memory,
+    reward_memory,
+    rollout_memory,
+)
 from rlhf_platform.planning.batches import serves
 from rlhf_platform.planning.changes import Proposal, proposals
 from rlhf_platform.planning.fits import Capacity, Fit, fit_of
@@ -12,7 +19,7 @@ from rlhf_platform.planning.learner import learner_memory
 from rlhf_platform.planning.observed import Clips, EarlierRun, clips_of, earlier_run
 from rlhf_platform.planning.sizes import Sizes, sizes_of
 from rlhf_platform.planning.work import Work, work_of
-from rlhf_platform.recipe.rewards import codec_workers
+from rlhf_platform.recipe.rewards import codec_workers, served_judges
 from rlhf_platform.recipe.schema import Recipe
 
 
@@ -69,7 +76,8 @@ def memory_of(recipe: Recipe, clips: Clips | None) -> dict[str, ActorMemory]:
     learner = learner_memory(recipe, sizes, clips.number if clips else None)
     rollout = {"rollout": rollout_memory(recipe, sizes)} if serves(recipe) else {}
     speaks = {"codec": codec_memory(recipe)} if codec_workers(recipe) else {}
-    return {**rollout, "learner": learner, "reward": reward_memory(recipe), **speaks}
+    judges = {judge_kind(judge): judge_memory(judge) for judge in served_judges(recipe)}
+    return {**rollout, "learner": learner, "reward": reward_memory(recipe), **speaks, **judges}
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

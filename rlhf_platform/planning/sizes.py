@@ -8,9 +8,12 @@ from functools import lru_cache
 from policies.dimensions import Dimensions
 from policies.empty import EmptyModel, empty_model
 from policies.lora import is_lora
+from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.backbone import BackboneConfig, TinyBackbone
 from rlhf_platform.recipe.schema import LearnerConfig, LoraConfig, Recipe
 
+SMOLLM2 = "smollm2"
+"""The model that comes with the platform, by the name that recipes have for it."""
 PARTS = ("encoder", "adaptor", "decoder", "embedding", "head", "LoRA")
 
 
@@ -54,6 +57,15 @@ def sizes_of(recipe: Recipe) -> Sizes:
     """Count the parameters of the recipe's model. Raises RecipeError when it has no configuration on this machine."""
     learner = recipe.learner
     return _counted(json.dumps([asdict(recipe.backbone), learner.freeze_encoder, asdict(learner.lora)]))
+
+
+def weights_of_judge(model: str) -> int | None:
+    """Parameters of a language model that judges; None where this machine has no configuration of it."""
+    backbone = BackboneConfig("text_lm", path=None if model == SMOLLM2 else model, build=SMOLLM2)
+    try:
+        return _counted(json.dumps([asdict(backbone), False, asdict(LoraConfig())])).weights
+    except RecipeError:  # a name on a hub, or a layout that no learner takes
+        return None
 
 
 @lru_cache(maxsize=64)

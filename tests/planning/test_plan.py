@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.planning.changes import Change, changed, knobs, proposals
-from rlhf_platform.planning.fits import Capacity, placed, this_machine
+from rlhf_platform.planning.fits import Capacity, placed, this_machine, unknown_cluster
 from rlhf_platform.planning.observed import Clips, clips_of, earlier_run
 from rlhf_platform.planning.plan import Plan, as_json, memory_of, plan_of
 from rlhf_platform.planning.sizes import sizes_of
@@ -16,6 +16,7 @@ from rlhf_platform.planning.units import count, gib, parse_size
 from rlhf_platform.planning.work import encoder_passes, rollout_operations, update_operations, work_of
 from rlhf_platform.recipe.algorithms import GRPO, PPO, AlgorithmConfig
 from rlhf_platform.recipe.backbone import BackboneConfig
+from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.preferences import DPO
 from rlhf_platform.recipe.schema import LoraConfig, Recipe
 
@@ -281,3 +282,21 @@ def test_json_has_everything_that_is_shown(recipe: Recipe) -> None:
     assert found["parameters"]["trainable"] == 29_551_872
     assert set(found["actors"]) == {"rollout", "learner", "reward"}
     assert len(found["placement"]) == 5
+
+
+def test_judges_have_a_place_and_their_weights_are_counted(recipe: Recipe) -> None:
+    small = JudgeConfig("small", model="smollm2", kv_cache_gib=0.5)
+    large = JudgeConfig("large", model="owner/of-a-hub", gpus=2, cpus=1.0)
+    recipe.judges = [small, large, JudgeConfig("elsewhere", url="http://127.0.0.1:1/v1")]
+    plan = plan_of(recipe, cluster(gpus=2))
+    # SmolLM2-135M, head and embedding in one: 49,152 x 576; 30 layers of 7 matrices and 2 norms; a norm at the end.
+    layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576
+    assert plan.actors["judge small"].host["weights"] == 2 * (49_152 * 576 + 30 * layer + 576)
+    assert plan.actors["judge small"].host["KV cache"] == GIB // 2
+    assert "weights" not in plan.actors["judge large"].device, "planning downloads nothing"
+    assert "judge elsewhere" not in plan.actors
+    assert [(p.kind, p.gpu) for p in plan.fit.places if p.kind.startswith("judge")] == [
+        ("judge small", None),
+        ("judge large", 0),
+    ]
+    assert unknown_cluster(recipe).gpus == 2
