@@ -107,6 +107,7 @@ def judging_of(folder: Path) -> dict[str, float]:
         "judge_tokens_per_second": tokens / seconds,
         "judge_cache_hit_rate": float(np.mean([step["reward/preferred.cached"] for step in steps])),
         "judging_share_of_step": seconds / sum(step["seconds"] for step in steps),
+        "judging_during_rollout": float(np.mean([step["reward_overlap"] for step in steps])),
     }
 
 
