@@ -28,7 +28,7 @@ from rlhf_platform.evaluation.bootstrap import Interval
 from rlhf_platform.evaluation.calibration import Calibration, calibration, drift
 from rlhf_platform.evaluation.injection import Injection
 from rlhf_platform.evaluation.rulings import TIE, Recording
-from rlhf_platform.train.calibrating import attack, record, spread
+from rlhf_platform.train.judging.calibrating import attack, record, spread
 
 UNTRAINED_PROMPT = "pairwise-1"
 QUICK = ["sft.steps=2", "evaluation.max_clips=8"]

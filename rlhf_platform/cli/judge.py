@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rlhf_platform.data.labelled import Labelled
     from rlhf_platform.recipe.judges import JudgeConfig
     from rlhf_platform.recipe.schema import Recipe
-    from rlhf_platform.train.calibrating import Demand
+    from rlhf_platform.train.judging.calibrating import Demand
 
 FILE = "calibration.json"
 
@@ -57,7 +57,7 @@ def calibrate(
         found: dict[str, Any] = {}
         problems: list[str] = []
 
-        from rlhf_platform.train.judges_recipe import demand_of, settings_of
+        from rlhf_platform.train.judging.demands import demand_of, settings_of
 
         for judge in _chosen(loaded, named):
             demand, labelled = demand_of(loaded, judge), _pairs(loaded, judge, pairs, split, limit)
@@ -89,7 +89,7 @@ def _pairs(
     recipe: "Recipe", judge: "JudgeConfig", file: Path | None, split: str | None, limit: int | None
 ) -> "list[Labelled]":
     from rlhf_platform.data import demo
-    from rlhf_platform.train.judges_recipe import WITH_PAIRS, demand_of, pairs_of
+    from rlhf_platform.train.judging.demands import WITH_PAIRS, demand_of, pairs_of
 
     wanted = judge.calibration
     wanted = replace(
@@ -111,7 +111,7 @@ def _address(recipe: "Recipe", judge: "JudgeConfig") -> Iterator[str]:
     if judge.url:
         yield judge.url
         return
-    from rlhf_platform.train.judges_recipe import server_of
+    from rlhf_platform.train.judging.demands import server_of
 
     typer.echo(f"start judge {judge.name!r}, {judge.model}", err=True)
     with server_of(recipe, judge) as server:
@@ -124,7 +124,7 @@ def _measured(
     """What was found, printed and as JSON, and what it does not meet of the demand."""
     from rlhf_platform.cli import judge_tables
     from rlhf_platform.evaluation.calibration import calibration
-    from rlhf_platform.train import calibrating
+    from rlhf_platform.train.judging import calibrating
 
     with progress_bar(f"pairs shown to judge {demand.name}") as progress:
         recording = asyncio.run(calibrating.record(settings, pairs, progress))

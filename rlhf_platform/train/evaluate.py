@@ -26,8 +26,8 @@ from rlhf_platform.train.decoding import decode, parts_of
 from rlhf_platform.train.drafting import guesses
 from rlhf_platform.train.measures import measure_of
 from rlhf_platform.train.measuring import heldout_means
-from rlhf_platform.train.prepare import fitted, prepare_data
-from rlhf_platform.train.prepare_speech import hearing, speaking
+from rlhf_platform.train.preparing.prepare import fitted, prepare_data
+from rlhf_platform.train.preparing.speech import hearing, speaking
 from rlhf_platform.train.team import Rewards, Rollouts
 
 

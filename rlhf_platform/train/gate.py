@@ -21,8 +21,8 @@ from rlhf_platform.recipe.sources import shown
 from rlhf_platform.tracking.progress import Display
 from rlhf_platform.train.evaluate import evaluate_checkpoint, policy_in
 from rlhf_platform.train.links import fingerprint
-from rlhf_platform.train.prepare import fitted
-from rlhf_platform.train.prepare_speech import hearing, speaking
+from rlhf_platform.train.preparing.prepare import fitted
+from rlhf_platform.train.preparing.speech import hearing, speaking
 
 REPORT = "gate.json"
 _PACKAGES = ("policies", "rewards", "rollout", "rlhf_platform")

@@ -21,7 +21,7 @@ from rlhf_platform.train.context import (
 )
 from rlhf_platform.train.links import link
 from rlhf_platform.train.measures import AFTER, first_evaluation, measure_of
-from rlhf_platform.train.prepare import Data
+from rlhf_platform.train.preparing.prepare import Data
 from rlhf_platform.train.rounds import RoundResult, preference_rounds
 from rlhf_platform.train.stages import JudgedTrainer
 from rlhf_platform.train.team import Rewards, Rollouts

@@ -15,7 +15,7 @@ from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.failures import FailureWindow, failure_metrics
 from rlhf_platform.train.measuring import sample_metrics
 from rlhf_platform.train.offline import start_sampling
-from rlhf_platform.train.prepare import Data
+from rlhf_platform.train.preparing.prepare import Data
 from rlhf_platform.types import ScoredSample
 
 FILE = "pairs.jsonl"

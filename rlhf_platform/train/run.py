@@ -29,15 +29,15 @@ from rlhf_platform.train.context import (
     watched,
 )
 from rlhf_platform.train.gate import run_gate
-from rlhf_platform.train.judge_drift import Watched, look_again
-from rlhf_platform.train.judges_recipe import check_judges
+from rlhf_platform.train.judging.demands import check_judges
+from rlhf_platform.train.judging.drift import Watched, look_again
 from rlhf_platform.train.loop import rl_steps
 from rlhf_platform.train.measures import AFTER, first_evaluation, measure_of
 from rlhf_platform.train.measuring import heldout_gap
 from rlhf_platform.train.offline import learn_offline
 from rlhf_platform.train.pairing import make_pairs
-from rlhf_platform.train.prepare import Data, prepare_data, prepare_model
-from rlhf_platform.train.prepare_speech import hearing
+from rlhf_platform.train.preparing.prepare import Data, prepare_data, prepare_model
+from rlhf_platform.train.preparing.speech import hearing
 from rlhf_platform.train.rehearsing import Rehearsing
 from rlhf_platform.train.sync import sync
 from rlhf_platform.train.team import Team

@@ -24,8 +24,8 @@ from rlhf_platform.recipe.load import LoadedRecipe
 from rlhf_platform.recipe.rewards import reward_reservation
 from rlhf_platform.recipe.schema import Recipe, RewardConfig, ScoringConfig
 from rlhf_platform.train.cluster import Placement
-from rlhf_platform.train.judges import Judges
-from rlhf_platform.train.users import user_of
+from rlhf_platform.train.judging.judges import Judges
+from rlhf_platform.train.judging.users import user_of
 from rlhf_platform.train.voice import Voice
 from rlhf_platform.train.waiting import wait
 from rlhf_platform.train.workers import Workers

@@ -22,7 +22,7 @@ class Voice(Workers):
         speech = recipe.speech
         options = [placement.options(next(bundles), speech.cpus) for _ in range(speech.workers)]
         layout = SpeechLayout.read(model)
-        assert layout is not None, "train.prepare_speech has written it"
+        assert layout is not None, "train.preparing.speech has written it"
         self._layout = layout
         super().__init__(CodecWorker, "the codec workers", recipe.cluster, options, (recipe, str(model)))
 

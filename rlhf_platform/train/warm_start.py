@@ -9,7 +9,7 @@ from rlhf_platform.train.context import PROBE_CLIPS, RunContext, prove_checkpoin
 from rlhf_platform.train.links import link
 from rlhf_platform.train.measures import BEFORE, measure_of
 from rlhf_platform.train.offline import start_sampling
-from rlhf_platform.train.prepare import Data
+from rlhf_platform.train.preparing.prepare import Data
 from rlhf_platform.train.stages import JudgedTrainer
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from rlhf_platform.cli.main import app
 from rlhf_platform.data.labelled import write_labelled
 from tests.judge_endpoint import Endpoint, judging
-from tests.train.test_calibrating import labelled, shorter
+from tests.train.judging.test_calibrating import labelled, shorter
 
 ROOT = Path(__file__).parents[2]
 

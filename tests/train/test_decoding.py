@@ -23,7 +23,7 @@ from rlhf_platform.tracking.wandb_log import WandbLog
 from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.decoding import decode
 from rlhf_platform.train.measures import Hearing
-from rlhf_platform.train.prepare import prepare_data
+from rlhf_platform.train.preparing.prepare import prepare_data
 from rlhf_platform.types import Prompt, Sample, Scored, ScoredSample, StopReason
 
 RATE = 16_000

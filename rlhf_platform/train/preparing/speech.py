@@ -189,7 +189,7 @@ def _digest(speech: SpeechConfig) -> str:
     """Of what decides the tokens: the codec, its weights where they come with the platform, and its code."""
     parts = [speech.codec, str(speech.codec_path), str(speech.codebooks)]
     digest = hashlib.sha256("\0".join(parts).encode())
-    for file in sorted(Path(__file__).parents[2].glob("policies/codec/*")):
+    for file in sorted(Path(__file__).parents[3].glob("policies/codec/*")):
         if file.is_file():
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -23,13 +23,13 @@ from rlhf_platform.learner.sft import STAGES, Course, Stage, section_of
 from rlhf_platform.learner.sft_worker import SFTWorker
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
-from rlhf_platform.train.beside import Beside, beside_of
 from rlhf_platform.train.cluster import actor_options
 from rlhf_platform.train.decoding import parts_of
-from rlhf_platform.train.judge_data import judge_prompts
 from rlhf_platform.train.links import fingerprint, made_whole
-from rlhf_platform.train.prepare_dialogue import check_turns
-from rlhf_platform.train.prepare_speech import check_texts, hearing, speaking, with_codec
+from rlhf_platform.train.preparing.beside import Beside, beside_of
+from rlhf_platform.train.preparing.dialogue import check_turns
+from rlhf_platform.train.preparing.questions import judge_prompts
+from rlhf_platform.train.preparing.speech import check_texts, hearing, speaking, with_codec
 from rlhf_platform.train.stages import run_stage
 from rlhf_platform.types import Prompt
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from rewards.judge.settings import JudgeSettings
-from rlhf_platform.train.calibrating import record
-from rlhf_platform.train.judge_drift import Watched, look_again
+from rlhf_platform.train.judging.calibrating import record
+from rlhf_platform.train.judging.drift import Watched, look_again
 from tests.judge_endpoint import judging
-from tests.train.test_calibrating import labelled, shorter
+from tests.train.judging.test_calibrating import labelled, shorter
 
 
 def longer(first: str, second: str) -> float:

@@ -14,7 +14,7 @@ from rlhf_platform.data.manifest import Row
 from rlhf_platform.errors import DataError, RecipeError
 from rlhf_platform.recipe.backbone import BackboneConfig
 from rlhf_platform.recipe.schema import Recipe, RolloutConfig, SpeechConfig
-from rlhf_platform.train.prepare_speech import check_texts, layout_of, speaking, with_codec
+from rlhf_platform.train.preparing.speech import check_texts, layout_of, speaking, with_codec
 from rlhf_platform.types import Prompt
 from tests.tiny import SPEC
 

@@ -9,7 +9,7 @@ from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.load import load_recipe
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
-from rlhf_platform.train.prepare import Data, prepare_model
+from rlhf_platform.train.preparing.prepare import Data, prepare_model
 from tests.layouts import WHISPER_WINDOW, build_whisper
 
 NO_DATA = Data([], [], [], "")

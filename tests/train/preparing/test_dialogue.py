@@ -10,7 +10,7 @@ from rlhf_platform.data.manifest import Row
 from rlhf_platform.errors import DataError
 from rlhf_platform.recipe.dialogue import DialogueConfig
 from rlhf_platform.recipe.schema import DataConfig
-from rlhf_platform.train.prepare_dialogue import check_turns
+from rlhf_platform.train.preparing.dialogue import check_turns
 
 
 def row(number: int, split: str = "rl", **metadata: Any) -> Row:

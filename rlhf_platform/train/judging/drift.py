@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rewards.judge.settings import JudgeSettings
 from rlhf_platform.data.labelled import Labelled
 from rlhf_platform.evaluation.rulings import TIE, Ruling, decision
-from rlhf_platform.train.calibrating import record
+from rlhf_platform.train.judging.calibrating import record
 from rlhf_platform.train.spread import mean
 
 

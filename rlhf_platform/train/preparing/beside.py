@@ -11,7 +11,7 @@ from rlhf_platform.learner.sft import Course
 from rlhf_platform.recipe.load import load_recipe
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
-from rlhf_platform.train.prepare_speech import check_texts, speaking, with_codec
+from rlhf_platform.train.preparing.speech import check_texts, speaking, with_codec
 from rlhf_platform.types import Prompt
 
 

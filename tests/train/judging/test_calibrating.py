@@ -11,7 +11,7 @@ from rlhf_platform.data.labelled import Labelled
 from rlhf_platform.errors import RunError
 from rlhf_platform.evaluation.calibration import calibration
 from rlhf_platform.recipe.judges import CalibrationConfig
-from rlhf_platform.train.calibrating import Demand, ablate, attack, calibrated, record, spread
+from rlhf_platform.train.judging.calibrating import Demand, ablate, attack, calibrated, record, spread
 from tests.judge_endpoint import judging
 
 REPLIES = [

@@ -15,9 +15,9 @@ from rlhf_platform.evaluation.calibration import calibration
 from rlhf_platform.recipe.judges import JudgeConfig
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
-from rlhf_platform.train.calibrating import Demand, calibrated, spread, summary
-from rlhf_platform.train.judge_drift import Watched
-from rlhf_platform.train.judges import server_settings
+from rlhf_platform.train.judging.calibrating import Demand, calibrated, spread, summary
+from rlhf_platform.train.judging.drift import Watched
+from rlhf_platform.train.judging.judges import server_settings
 from rlhf_platform.train.links import fingerprint
 
 PREFERENCE = "Preference"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlhf_platform.data.simulator import LLMUser, ScriptedUser
 from rlhf_platform.recipe.schema import Recipe
-from rlhf_platform.train.judges import Judges
+from rlhf_platform.train.judging.judges import Judges
 from rlhf_platform.train.sessions import User
 
 

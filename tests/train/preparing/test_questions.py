@@ -8,7 +8,7 @@ import pytest
 from rlhf_platform.data.judge_tasks import demo_pairs
 from rlhf_platform.data.labelled import write_labelled
 from rlhf_platform.errors import DataError
-from rlhf_platform.train.judge_data import judge_prompts
+from rlhf_platform.train.preparing.questions import judge_prompts
 
 
 def test_a_file_of_the_demo_pairs_gives_what_the_demo_gives(tmp_path: Path) -> None:

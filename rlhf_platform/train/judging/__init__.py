@@ -1,0 +1,1 @@
+"""Language models that judge, in a run: served, measured, asked again."""
