@@ -206,7 +206,13 @@ def warm_start(
     )
     learner = adapter.load_model(getattr(torch, recipe.backbone.dtype))
     freeze(adapter, learner, stage, sft)
-    trainer = SFTTrainer(
+
+    class Trainer(SFTTrainer):
+        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(learner.device.type, torch.bfloat16, enabled=sft.autocast):
+                return super().compute_loss(*args, **kwargs)
+
+    trainer = Trainer(
         model=learner,
         args=args,
         train_dataset=Dataset.from_list([{"course": course, "row": row} for course, row in order]),

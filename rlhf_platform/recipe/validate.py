@@ -165,6 +165,12 @@ def _monitors(recipe: Recipe) -> Iterator[Problem]:
                 yield f"monitors[{index}].{side}", said
 
 
+def _autocast(recipe: Recipe) -> Iterator[Problem]:
+    for stage in ("align", "sft"):
+        if getattr(recipe, stage).autocast and recipe.backbone.dtype != "float32":
+            yield f"{stage}.autocast", f"backbone.dtype={recipe.backbone.dtype} computes so already; leave it out"
+
+
 def _times_asked_again(recipe: Recipe) -> int:
     """How often the judge that is asked again most often is, during RL; 0: none is."""
     return max(
@@ -279,6 +285,7 @@ _CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (validate_rewards.measuring, ("evaluation.rewards",)),
     (validate_rewards.judges, ("rewards", "evaluation.rewards")),
     (_sampling, ("rollout.",)),
+    (_autocast, ("sft.autocast", "align.autocast", "backbone.dtype")),
     (_lora, ("align.lora", "sft.lora", "learner.lora", "learner.freeze_encoder")),
     (validate_learner.reference, ("algorithm.", "learner.lora.rank")),
     (validate_learner.critic, ("algorithm.", "steps")),

@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from policies.load import load_adapter
 from policies.lora import has_lora
@@ -150,6 +151,21 @@ def likelihood(prompt: Prompt, path: Path) -> float:
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[*asked, *target]])).logits[0, len(asked) - 1 : -1]
     return float(logits.log_softmax(-1)[range(len(target)), target].mean())
+
+
+def test_autocast_computes_in_bfloat16_and_leaves_float32(
+    tiny_checkpoint: Path, clips: list[Prompt], tmp_path: Path
+) -> None:
+    lost = {}
+    for autocast in (False, True):
+        recipe = Recipe(name="test", sft=some_steps(10, autocast=autocast))
+        lost[autocast] = run(recipe, "sft", tiny_checkpoint, clips, tmp_path / str(autocast))
+    assert lost[True] == pytest.approx(lost[False], abs=0.05)
+    kept = [load_file(tmp_path / str(autocast) / "model.safetensors") for autocast in (False, True)]
+    assert {tensor.dtype for tensor in kept[1].values()} == {torch.float32}
+    coarse = [tensor.bfloat16().float().equal(tensor) for tensor in kept[1].values() if tensor.ndim > 1]
+    assert not any(coarse), "the weights have what bfloat16 rounds away"
+    assert any(not kept[0][name].equal(tensor) for name, tensor in kept[1].items())
 
 
 def test_a_layout_without_an_adaptor_cannot_be_aligned(tmp_path: Path) -> None:
