@@ -33,6 +33,7 @@ def test_the_quickstart_runs_through_once_and_ends_with_speech(tmp_path: Path) -
     said = finish(tmp_path, "run", RECIPE, "name=all", *KEYS)
     assert "stage 6/6, ppo" in said
     assert "all: held-out speech after each stage" in said
+    assert said.count("held-out evaluation before RL: it is there already") == 2, "DPO's and PPO's was handed on"
     folder = tmp_path / "runs" / "all"
     (ppo,) = folder.glob("ppo-*")
     steps = [json.loads(line) for line in (ppo / "metrics.jsonl").read_text().splitlines()]
