@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rlhf_platform.data.manifest import of_split, read_manifest, to_prompt
@@ -38,7 +38,7 @@ def beside_of(recipe: Recipe, display: Display, manifest_of: Callable[[Recipe, D
     """
     if recipe.sft.beside is None or not recipe.sft.steps:
         return None
-    other = load_recipe(Path(recipe.sft.beside), []).recipe
+    other = replace(load_recipe(Path(recipe.sft.beside), []).recipe, cache_dir=recipe.cache_dir)
     if other.branch != "tts" or other.backbone.adapter != recipe.backbone.adapter:
         raise RecipeError(
             f"sft.beside is {recipe.sft.beside}: its branch is {other.branch} and its backbone.adapter "
