@@ -11,7 +11,7 @@ from rlhf_platform.learner.sft import Course
 from rlhf_platform.recipe.load import load_recipe
 from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.tracking.progress import Display
-from rlhf_platform.train.preparing.speech import check_texts, speaking, with_codec
+from rlhf_platform.train.preparing.speech import speaking, with_codec
 from rlhf_platform.types import Prompt
 
 
@@ -46,7 +46,6 @@ def beside_of(recipe: Recipe, display: Display, manifest_of: Callable[[Recipe, D
         )
     path = manifest_of(other, display)
     rows = of_split(read_manifest(path), other.data.train_split)
-    check_texts(other, rows)
     with display.phase("encode recordings to learn beside", len(rows)) as phase:
         prompts = with_codec(other, [to_prompt(row) for row in rows], phase.update)
     content = hashlib.sha256(path.read_bytes() + repr(asdict(other.speech)).encode()).hexdigest()
