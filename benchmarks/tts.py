@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile as sf
 from results import ROOT, write_results
 from rich.console import Console
 from rich.table import Table
@@ -89,8 +90,10 @@ def figures_of(stage: Sequence[SpeechResult], start: Sequence[SpeechResult]) -> 
     found["ended"] = float(np.mean([result.values("ended") for result in stage]))
     rate = wer_interval(wins(stage, start), prompts)
     found |= {"win_rate": rate.point, "win_rate_ci95": [rate.low, rate.high]}
-    lengths = [len(u.tokens or ()) for result in stage for u in result.said.values()]
-    found["tokens_mean_std"] = [float(np.mean(lengths)), float(np.std(lengths))]
+    said = [utterance for result in stage for utterance in result.said.values()]
+    for name, files in (("seconds", [u.wav for u in said]), ("teacher_seconds", [u.reference for u in said])):
+        lengths = [sf.info(file).duration for file in files if file is not None]
+        found[f"{name}_mean_std"] = [float(np.mean(lengths)), float(np.std(lengths))]
     return found
 
 
