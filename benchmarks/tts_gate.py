@@ -1,6 +1,6 @@
 """What a gate on the words is for: the same reward for a lively melody, learnt with and without it.
 
-Two runs of GRPO from one supervised policy, on the spread of F0: one pays it whatever is said, one only where the
+Two runs of GRPO from one supervised policy (recipes/tts/sft_global.yaml), on the spread of F0: one pays it whatever is said, one only where the
 phonemes are right. Both are watched by the phoneme error; the monitor stops the run in which speech falls apart.
 """
 
@@ -27,6 +27,7 @@ def run(name: str, checkpoint: Path, gate: str, steps: int, scratch: Path, keys:
         *(f"name={name}", f"backbone.path={checkpoint}", "sft.steps=0", f"steps={steps}", "tracking.wandb=off"),
         *(f"runs_dir={scratch / 'runs'}", f"cache_dir={scratch / 'cache'}"),
         *(f"rewards=[{LIVELY}{gate}}}, {SAID}]", f"monitors={MONITOR}", "scoring.normalize=none"),
+        "speech.instructions=global",
         *("learner.learning_rate=5e-4", "learner.schedule=constant"),
         *keys,
     ]
@@ -42,16 +43,27 @@ def run(name: str, checkpoint: Path, gate: str, steps: int, scratch: Path, keys:
     }
 
 
+def supervised(scratch: Path, keys: list[str]) -> Path:
+    """The checkpoint of recipes/tts/sft_global.yaml, made once."""
+    folder = scratch / "runs" / "sft"
+    if not (folder / "results.json").is_file():
+        command = [sys.executable, "-m", "rlhf_platform.cli.main", "run", str(ROOT / "recipes/tts/sft_global.yaml")]
+        places = ["name=sft", f"runs_dir={scratch / 'runs'}", f"cache_dir={scratch / 'cache'}", "tracking.wandb=off"]
+        subprocess.run([*command, *places, *keys], cwd=ROOT, check=True)
+    return folder / "checkpoint"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="three steps each")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "recipes" / "backbone" / "speaking")
+    parser.add_argument("--checkpoint", type=Path, help="a policy to start from; by default it is trained first")
     parser.add_argument("--scratch", type=Path, default=Path("runs/benchmark_tts_gate"))
     options = parser.parse_args()
     steps, scratch = 3 if options.quick else 40, options.scratch.resolve()
     keys = ["evaluation.max_clips=4"] if options.quick else ["evaluation.max_clips=24"]
+    checkpoint = options.checkpoint or supervised(scratch, ["sft.steps=20", *keys] if options.quick else keys)
     found = {
-        name: run(name, options.checkpoint.resolve(), gate, steps, scratch, keys)
+        name: run(name, checkpoint.resolve(), gate, steps, scratch, keys)
         for name, gate in (("ungated", ""), ("gated", GATE))
     }
     for name, each in found.items():
