@@ -1,7 +1,8 @@
 """What a gate on the words is for: the same reward for a lively melody, learnt with and without it.
 
-Two runs of GRPO from one supervised policy (recipes/tts/sft_global.yaml), on the spread of F0: one pays it whatever is said, one only where the
-phonemes are right. Both are watched by the phoneme error; the monitor stops the run in which speech falls apart.
+Two runs of GRPO from one supervised policy (recipes/tts/sft_global.yaml), on the spread of F0: one pays it whatever is
+said, one only where the phonemes are right. Both are watched by the phoneme error; the monitor stops the run in which
+speech falls apart.
 """
 
 import argparse
