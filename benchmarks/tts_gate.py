@@ -18,7 +18,7 @@ from results import ROOT, write_results
 LIVELY = "{fn: rewards.tts:f0_spread, name: melody, part: semitones, shape: 'clip(x / 8, 0, 1)', timeout: 120"
 SAID = "{fn: rewards.tts:phonemes, name: said, part: per, weight: 0, timeout: 120}"
 GATE = ", gate: {if: said.per < 0.3, else: 0}"
-MONITOR = "[{metric: reward/said.per, above: 2.0, baseline: 3, for_steps: 3}]"
+MONITOR = "[{metric: reward/said.per, above: 1.4, baseline: 5, for_steps: 3}]"
 
 
 def run(name: str, checkpoint: Path, gate: str, steps: int, scratch: Path, keys: list[str]) -> dict[str, Any]:
