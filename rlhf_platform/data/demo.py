@@ -47,7 +47,7 @@ def build_into(name: str, out_dir: str | Path, progress: Callable[[int, int], No
     if name == "dialogue":
         return build_dialogues(out_dir, progress=progress)
     if name == "exchanges":
-        return build_dialogues(out_dir, EXCHANGES, progress=progress)
+        return build_dialogues(out_dir, plan=EXCHANGES, progress=progress)
     return build_speech(out_dir, progress=progress)
 
 

@@ -135,6 +135,7 @@ def rlhf(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "build_speech", partial(build_speech, plan=SpeechPlan(1, 1, 1)))
     dialogues = DialoguePlan(1, 1, 1, pairs={"train": 2})
     monkeypatch.setattr(demo, "build_dialogues", partial(build_dialogues, plan=dialogues))
+    monkeypatch.setattr(demo, "EXCHANGES", dialogues)
     if arguments[:2] == ["data", "describe"]:
         spoken(Path("my/manifest.jsonl"))
     monkeypatch.setattr(stack, "ray", lambda *_: Check("Ray", Status.OK, ""))
