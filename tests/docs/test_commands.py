@@ -13,7 +13,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -226,6 +226,14 @@ def make(arguments: list[str], _: pytest.MonkeyPatch) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@cache
+def options_of(script: str) -> set[str]:
+    """The options that a script's `--help` names; it imports what the script needs, which takes its time."""
+    command = [sys.executable, ROOT / script, "--help"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(re.findall(r"--[\w-]+", printed.stdout))
+
+
 def python(arguments: list[str], _: pytest.MonkeyPatch) -> None:
     """Modules for real, as far as they say how they are used; scripts by their `--help`, with all options in it."""
     if arguments[:2] == ["-m", "rlhf_platform.data.extract_asterisk"]:
@@ -239,9 +247,7 @@ def python(arguments: list[str], _: pytest.MonkeyPatch) -> None:
         assert arguments[2:-1] == [">"]
         assert printed.stdout == Path(target).read_text(), f"{target} is not what {module} writes"
     else:
-        command = [sys.executable, ROOT / arguments[0], "--help"]
-        printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert set(arguments[1:]) <= set(re.findall(r"--[\w-]+", printed.stdout))
+        assert set(arguments[1:]) <= options_of(arguments[0])
 
 
 def clicked(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
