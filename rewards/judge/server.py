@@ -150,8 +150,8 @@ class JudgeServer:
             known = next((known for known in (1, 8, 16, 32, 64, 128, 256, 320, 512) if known >= rank), rank)
             options |= {"lora-modules": f"{self.model}={self._adapter}", "max-lora-rank": known}
         if not self._gpus:
-            # The least that its CPU attention takes. Only whole blocks are remembered, and the usual 128 tokens are more
-            # than a question has; the two orders of a pair, and the samples of a prompt, share more than half of one.
+            # The least that its CPU attention takes. Only whole blocks are remembered, and a question has less than the
+            # usual 128 tokens; the two orders of a pair, and the samples of a prompt, share more than half of it.
             options["block-size"] = 32
         if self._gpus > 1:
             options["tensor-parallel-size"] = self._gpus
