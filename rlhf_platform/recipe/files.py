@@ -74,7 +74,7 @@ def recipe_files(loaded: LoadedRecipe, outputs: Path) -> RecipeFiles:
     tokens = [term.token_env for term in (*recipe.rewards, *recipe.evaluation.rewards) if term.token_env]
     tokens += [judge.api_key_env for judge in recipe.judges if judge.api_key_env]
     data = {f"data.{name}": getattr(recipe.data, name) for name in ("manifest", "pairs", "labelled")}
-    elsewhere = data | {"backbone.path": recipe.backbone.path, "gate": recipe.gate}
+    elsewhere = data | {"backbone.path": recipe.backbone.path, "gate": recipe.gate, "sft.beside": recipe.sft.beside}
     for index, judge in enumerate(recipe.judges):
         named = {"model": judge.model, "lora": judge.lora, "calibration.pairs": judge.calibration.pairs}
         elsewhere |= {f"judges[{index}].{key}": path for key, path in named.items()}

@@ -86,7 +86,7 @@ def _digest(stage: PipelineStage, earlier: Sequence[str], loaded: LoadedRecipe, 
     recipe, data, judges = loaded.yaml, loaded.recipe.data, loaded.recipe.judges
     for name, folder in folders.items():
         recipe = recipe.replace(str(folder), f"{{{name}}}")
-    named = [data.manifest, data.pairs, data.labelled, loaded.recipe.gate]
+    named = [data.manifest, data.pairs, data.labelled, loaded.recipe.gate, loaded.recipe.sft.beside]
     named += [judge.calibration.pairs for judge in judges]
     own = [path for path in named if path and not _is_of(path, folders)]
     read = [*map(Path, own), *recipe_files(loaded, Path.cwd()).rewards.values(), *_code()]

@@ -109,6 +109,9 @@ def test_manifest_and_checkpoint_are_named_and_left_where_they_are(user: Path) -
     files = of(user, "data.demo=null", *overrides)
     assert dict(files.elsewhere) == {"data.manifest": f"{user}/clips.jsonl", "backbone.path": f"{user}/model"}
     assert dict(of(user, "backbone.path=owner/model").elsewhere) == {}
+    assert dict(of(user, "backbone.path=owner/model", "sft.beside=/data/tts.yaml").elsewhere) == {
+        "sft.beside": "/data/tts.yaml"
+    }
 
 
 def test_the_digest_tells_versions_of_recipe_and_reward_apart(user: Path) -> None:

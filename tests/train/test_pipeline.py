@@ -147,3 +147,11 @@ def test_a_stage_does_not_measure_again_what_the_one_before_ended_with(
     assert file.is_file() == handed_on
     if handed_on:
         assert (folder / json.loads(file.read_text())["wav"]).is_file()
+
+
+def test_a_stage_runs_again_when_what_it_learns_beside_was_edited(path: Path, ran: list[Any]) -> None:
+    (path.parent / "one.yaml").write_text(STAGE.format(name="one") + "sft: {steps: 1, beside: spoken.yaml}\n")
+    for text, runs in (("name: a", 2), ("name: a", 2), ("name: b", 4)):
+        (path.parent / "spoken.yaml").write_text(text)
+        pipelines.run_pipeline(load_pipeline(path), load)
+        assert len(ran) == runs

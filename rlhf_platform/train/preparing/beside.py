@@ -48,5 +48,6 @@ def beside_of(recipe: Recipe, display: Display, manifest_of: Callable[[Recipe, D
     rows = of_split(read_manifest(path), other.data.train_split)
     with display.phase("encode recordings to learn beside", len(rows)) as phase:
         prompts = with_codec(other, [to_prompt(row) for row in rows], phase.update)
-    content = hashlib.sha256(path.read_bytes() + repr(asdict(other.speech)).encode()).hexdigest()
+    decides = repr([other.data.train_split, asdict(other.speech)])
+    content = hashlib.sha256(path.read_bytes() + decides.encode()).hexdigest()
     return Beside(other, prompts, content)
