@@ -15,7 +15,8 @@ app.add_typer(data_app, name="data")
 @data_app.command()
 def build(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The data set: digits, recorded, speech, phrases or dialogue.")
+        str,
+        typer.Argument(metavar="NAME", help="The data set: digits, recorded, speech, phrases, dialogue or exchanges."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to build it in.")],
 ) -> None:
