@@ -174,23 +174,49 @@ def warm_start(
     """
     join_process_group(rendezvous)
     from datasets import Dataset
-    from trl import SFTConfig as TrainerConfig
-    from trl import SFTTrainer
 
     sft = section_of(recipe, stage)
     torch.manual_seed(sft.seed)
     adapters = [load_adapter(course.adapter, course.model) for course in courses]
-    adapter = adapters[0]
     shares = [1 - sft.beside_share, sft.beside_share] if len(courses) > 1 else [1.0]
     order = course_order([[p.duration for p in course.prompts] for course in courses], shares, sft)
 
-    args = TrainerConfig(
+    args = _arguments(recipe, sft, rendezvous.world_size, out)  # before the model: ZeRO 3 divides it as it is loaded
+    learner = adapters[0].load_model(getattr(torch, recipe.backbone.dtype))
+    freeze(adapters[0], learner, stage, sft)
+    trainer = _trainer_class(sft.autocast)(
+        model=learner,
+        args=args,
+        train_dataset=Dataset.from_list([{"course": course, "row": row} for course, row in order]),
+        data_collator=CourseCollator(
+            [TranscriptCollator(a, c.prompts, sft.spec_augment) for a, c in zip(adapters, courses, strict=True)]
+        ),
+        processing_class=adapters[0].tokenizer,
+        callbacks=[Reporter(report)],
+    )
+    trainer.train()
+
+    def save(trained: Any) -> None:
+        save_merged(adapters[0], trained, out)
+        for layout in filter(None, (SpeechLayout.read(course.model) for course in courses[1:])):
+            layout.write(out)
+        if sft.lora.rank:
+            save_adapter(trained, sft.lora.rank, out / "adapter")
+
+    save_whole(trainer, rendezvous, recipe.learner.zero_stage, save)
+
+
+def _arguments(recipe: Recipe, sft: SFTConfig, world_size: int, out: Path) -> Any:
+    """TRL's arguments for a stage."""
+    from trl import SFTConfig as TrainerConfig
+
+    return TrainerConfig(
         **common_arguments(
             recipe,
             out,
             deepspeed_config(recipe.learner, recipe.backbone.dtype),
             steps=sft.steps,
-            rows=sft.batch_size // rendezvous.world_size,
+            rows=sft.batch_size // world_size,
             max_grad_norm=sft.max_grad_norm,
             seed=sft.seed,
         ),
@@ -204,31 +230,15 @@ def warm_start(
         gradient_checkpointing=False,
         logging_steps=10,
     )
-    learner = adapter.load_model(getattr(torch, recipe.backbone.dtype))
-    freeze(adapter, learner, stage, sft)
+
+
+def _trainer_class(autocast: bool) -> Any:
+    """TRL's SFTTrainer; with `autocast` its products are computed in bfloat16."""
+    from trl import SFTTrainer
 
     class Trainer(SFTTrainer):
-        def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-            with torch.autocast(learner.device.type, torch.bfloat16, enabled=sft.autocast):
-                return super().compute_loss(*args, **kwargs)
+        def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+                return super().compute_loss(model, *args, **kwargs)
 
-    trainer = Trainer(
-        model=learner,
-        args=args,
-        train_dataset=Dataset.from_list([{"course": course, "row": row} for course, row in order]),
-        data_collator=CourseCollator(
-            [TranscriptCollator(a, c.prompts, sft.spec_augment) for a, c in zip(adapters, courses, strict=True)]
-        ),
-        processing_class=adapter.tokenizer,
-        callbacks=[Reporter(report)],
-    )
-    trainer.train()
-
-    def save(trained: Any) -> None:
-        save_merged(adapter, trained, out)
-        for layout in filter(None, (SpeechLayout.read(course.model) for course in courses[1:])):
-            layout.write(out)
-        if sft.lora.rank:
-            save_adapter(trained, sft.lora.rank, out / "adapter")
-
-    save_whole(trainer, rendezvous, recipe.learner.zero_stage, save)
+    return Trainer

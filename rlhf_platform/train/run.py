@@ -144,7 +144,7 @@ def train(
     history: list[Mapping[str, float]] = [*folder.history()]
     with run.display.phase("RL step", recipe.steps, done) as phase:
         for result in rl_steps(recipe, team, sampler, probe, done, tuple(history), rehearsing):
-            step, metrics = result.step, {**result.metrics, **look_again(judges, result.step)}
+            step, metrics = result.step, {**result.metrics, **look_again(judges, result.step, run.display)}
             if _evaluates(recipe, step):
                 measure = measure_of(recipe.branch)
                 _, measured = measure.evaluate(run, f"step {step}", team.rollouts, team.rewards, heldout, step)
