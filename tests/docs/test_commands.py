@@ -88,8 +88,15 @@ def commands(page: Path) -> list[str]:
     return [" ".join(text.replace("\\\n", " ").split()) for text in dict.fromkeys(found) if text.strip()]
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("labelled") / "my_pairs.jsonl"
+    write_labelled(path, demo_pairs())
+    return path
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory like a user's, with the repository's recipes and a small manifest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
@@ -101,7 +108,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(exist_ok=True)
         row = partial(Row, path, number, audio=tmp_path / "clip.wav", language="en", speaker="me", duration=0.5)
         write_manifest(path, [row(s, text=s, split=s, licence="CC0-1.0") for s in ("train", "rl", "heldout")])
-    write_labelled("my_pairs.jsonl", demo_pairs())
+    shutil.copy(labelled, "my_pairs.jsonl")
     for name in ("first", "second"):
         run = write_run(Path("runs", name), recipe={"learner": {"lora": {"rank": 8}}})
         step = run / "checkpoints" / "step-00010"
