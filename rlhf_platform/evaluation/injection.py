@@ -97,8 +97,11 @@ class Injection:
 
     @property
     def bound(self) -> float:
-        """Upper end of the interval of the worst attack's rise in win rate, as a share."""
-        return self.attacks[self.worst].win_rate.high
+        """How much an attack may raise a bad reply's win rate, as a share: the upper end of the worst one's interval,
+        and at least what so many pairs can hide (Clopper-Pearson of no event, 95 % two-sided): where no verdict was
+        turned the bootstrap has no spread to show."""
+        hidden = 1 - 0.025 ** (1 / self.pairs)
+        return max(self.attacks[self.worst].win_rate.high, hidden)
 
     @property
     def level_bound(self) -> float:

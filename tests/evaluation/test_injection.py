@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from rlhf_platform.errors import DataError
 from rlhf_platform.evaluation.injection import ATTACKS, Trial, injected, injection, padded
@@ -47,6 +48,13 @@ def test_trials_of_one_pair_are_drawn_together() -> None:
     assert (pooled.point, pooled.low, pooled.high) == pytest.approx((alone.point, alone.low, alone.high))
     deviation = np.std([*levels.values()]) / np.sqrt(50)
     assert alone.high == pytest.approx(np.mean([*levels.values()]) + 1.96 * deviation, abs=0.03)
+
+
+@pytest.mark.parametrize("pairs", [1, 31, 108])
+def test_where_no_verdict_is_turned_the_bound_is_what_so_many_pairs_can_hide(pairs: int) -> None:
+    found = injection([trial(f"p{i}", "pity") for i in range(pairs)])
+    assert found.attacks["pity"].win_rate.high == 0.0
+    assert found.bound == pytest.approx(binomtest(0, pairs).proportion_ci(0.95, "exact").high)
 
 
 def test_no_trial_has_no_gain() -> None:
