@@ -28,6 +28,9 @@ from rlhf_platform.types import Scored, ScoredSample, StopReason
 EVASIVE = "evasive"
 """Whether the reply excuses itself, by the phrases of `rlhf_platform.data.evasive`."""
 
+COSTS = ("verdicts", "cached", "tokens")
+"""Parts of a judge's answer that say what asking it took, and nothing of the reply."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -77,8 +80,9 @@ class DialogueResult:
 
     @property
     def names(self) -> list[str]:
-        """All scores, in order of appearance."""
-        return list(dict.fromkeys(name for each in self.replies for name in each.scores))
+        """All scores, in order of appearance, without `COSTS`."""
+        names = dict.fromkeys(name for each in self.replies for name in each.scores)
+        return [name for name in names if name.rpartition(".")[2] not in COSTS]
 
     def values(self, name: str) -> npt.NDArray[np.float64]:
         """A score, or `ENDED`, `UNSCORED` or `EVASIVE`, of each reply (N,), in order; NaN where it did not come out."""

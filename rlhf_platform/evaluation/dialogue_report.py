@@ -18,11 +18,15 @@ CLIPS = "session"
 
 
 def table(
-    results: Mapping[str, DialogueResult], title: str, confidence: float, resamples: int, won_by: str = QUALITY
+    results: Mapping[str, DialogueResult],
+    title: str,
+    confidence: float,
+    resamples: int,
+    won_by: Sequence[str] = (QUALITY,),
 ) -> Table:
     """A row per score and a column per policy, the first of which is the start that the others are compared with.
 
-    `won_by`: the score by which an answer wins against the start's.
+    `won_by`: the scores by each of which an answer wins against the start's.
     """
     (start_name, start), *others = results.items()
     shown = Table(title=title, box=box.SIMPLE_HEAD)
@@ -37,11 +41,12 @@ def table(
             gap = difference(start, other, score, confidence, resamples)
             row += [f"{other.mean(score):.3f}", _interval(gap, "+.3f") if gap else "-"]
         shown.add_row(*row)
-    wins = ["win rate, %", ""]
-    for _, other in others:
-        duel = win_rate(start, other, won_by, confidence=confidence, resamples=resamples)
-        wins += ["-", "-"] if duel is None else _percent(duel.rate)
-    shown.add_row(*wins)
+    for score in won_by:
+        row = ["win rate, %" if score == QUALITY else f"win rate by {score}, %", ""]
+        for _, other in others:
+            duel = win_rate(start, other, score, confidence=confidence, resamples=resamples)
+            row += ["-", "-"] if duel is None else _percent(duel.rate)
+        shown.add_row(*row)
     return shown
 
 

@@ -51,6 +51,10 @@ def judges(recipe: Recipe) -> Problems:
             yield f"{key}.judge", f"no judge of that name; {hint}"
 
 
+DEFAULT_PROMPTS = {"Preference": {"prompt": "pairwise-1"}, "RubricScore": {"prompt": "rubric-1", "rubric": "realtime"}}
+"""What judges are asked with where a recipe does not say."""
+
+
 def held_out(recipe: Recipe) -> Problems:
     """Law 8 for judges by name: another model, or the same with another prompt."""
     training = {_identity(recipe, reward): index for index, reward in enumerate(recipe.rewards) if reward.judge}
@@ -67,8 +71,9 @@ def held_out(recipe: Recipe) -> Problems:
 def _identity(recipe: Recipe, reward: RewardConfig) -> tuple[str, ...]:
     for judge in recipe.judges:
         if judge.name == reward.judge:
-            asks = reward.kwargs.get("prompt", reward.kwargs.get("rubric", ""))
-            return judge.model.casefold(), judge.lora, judge.url.casefold().rstrip("/"), reward.fn, str(asks)
+            asks = {**DEFAULT_PROMPTS.get(reward.fn.rpartition(":")[2], {}), **reward.kwargs}
+            asked = [str(asks.get(name, "")) for name in ("prompt", "rubric")]
+            return judge.model.casefold(), judge.lora, judge.url.casefold().rstrip("/"), reward.fn, *asked
     return (reward.judge, reward.fn)
 
 

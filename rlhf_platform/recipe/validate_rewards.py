@@ -67,14 +67,15 @@ def measuring(recipe: Recipe) -> Problems:
 
 
 def judges(recipe: Recipe) -> Problems:
-    """Law 8."""
+    """Law 8, but for the recipe's own `judges`, of which a prompt decides too (`validate_dialogue.held_out`)."""
+    own = {judge.name for judge in recipe.judges}
     asked = [(judge, index) for index, reward in enumerate(recipe.rewards) for judge in (reward.judge, reward.url)]
     training = {_same(judge): index for judge, index in asked if judge}
     kinds = (("judge", "judge", "a judge of another family"), ("url", "server", "another server"))
     for index, reward in enumerate(recipe.evaluation.rewards):
         for name, what, other in kinds:
             judge = getattr(reward, name)
-            if judge and _same(judge) in training:
+            if judge and judge not in own and _same(judge) in training:
                 yield (
                     f"evaluation.rewards[{index}].{name}",
                     f"rewards[{training[_same(judge)]}] trains on the same {what}, and what is trained to please it "

@@ -17,6 +17,8 @@ from rlhf_platform.evaluation.dialogue_report import longest_session, table, tur
 from rlhf_platform.evaluation.report import as_lines
 from rlhf_platform.evaluation.speech import ENDED, QUALITY, UNSCORED
 from rlhf_platform.recipe.dialogue import DialogueConfig
+from rlhf_platform.recipe.rewards import reward_name
+from rlhf_platform.recipe.schema import Recipe
 from rlhf_platform.train.context import RunContext
 from rlhf_platform.train.decoding import decode
 from rlhf_platform.train.measuring import heldout_means
@@ -59,18 +61,21 @@ class Dialogue:
         config = run.recipe.evaluation
         how = config.confidence, config.bootstrap_samples
         results = {"before": before} if after is before else {"before": before, "after": after}
-        tables = [table(results, "Held-out dialogue", *how), turn_table(results, QUALITY, *how)]
+        won_by = [QUALITY, *judged_scores(run.recipe)]
+        tables = [table(results, "Held-out dialogue", *how, won_by), turn_table(results, QUALITY, *how)]
         for shown in tables:
             run.display.show(shown)
         run.display.line(f"largest log-prob difference rollout vs learner in the whole run: {largest:.1e}")
         run.folder.write("report.txt", "\n".join(line for shown in tables for line in as_lines(shown)) + "\n")
         session = write_session(run.folder.path, results, longest_session(before))
         run.display.line(f"one session to read and to hear: {session}")
-        duel = win_rate(before, after, confidence=how[0], resamples=how[1])
+        wins = {name: _win_rate(before, after, name, *how) for name in won_by}
+        rate = wins[QUALITY]
         found = {
             "start_checkpoint": start,
-            "win_rate": duel.rate.point if duel else None,
-            "win_rate_interval": [duel.rate.low, duel.rate.high] if duel else None,
+            "win_rate": rate and rate[0],
+            "win_rate_interval": rate and rate[1:],
+            "win_rates": wins,
             "heldout_before": _means(before, *how),
             "heldout_after": _means(after, *how),
             "heldout_difference": _differences(before, after, *how),
@@ -87,6 +92,19 @@ def played(run: RunContext, rollouts: Rollouts, prompts: Sequence[Prompt]) -> li
     whole = DialogueConfig(turns=run.recipe.dialogue.turns, multi_turn=1.0)
     first = decode(rollouts, prompts, run.recipe)
     return [*go_on(first, lambda later, seed: rollouts.answer(later), 1, whole, ScriptedUser(), 0).samples]
+
+
+def judged_scores(recipe: Recipe) -> list[str]:
+    """The scores by which the judges of the evaluation say how good a reply is."""
+    return [f"{reward_name(each)}.{each.part}" for each in recipe.evaluation.rewards if each.judge and each.part]
+
+
+def _win_rate(
+    before: DialogueResult, after: DialogueResult, name: str, confidence: float, resamples: int
+) -> list[float] | None:
+    """With its interval; None when not one turn can be judged by that score."""
+    duel = win_rate(before, after, name, confidence=confidence, resamples=resamples)
+    return [duel.rate.point, duel.rate.low, duel.rate.high] if duel else None
 
 
 def _means(result: DialogueResult, confidence: float, resamples: int) -> dict[str, list[float]]:

@@ -46,7 +46,8 @@ def test_the_quickstart_runs_through_and_ends_with_a_session_to_hear(tmp_path: P
     results = json.loads((folder / "results.json").read_text())
     low, high = results["win_rate_interval"]
     assert 0 <= low <= results["win_rate"] <= high <= 1
-    assert "facts.kept" in results["heldout_after"]
+    assert {"facts.kept", "rubric.rubric", "rubric.safety"} < set(results["heldout_after"])
+    assert set(results["win_rates"]) == {"quality", "rubric.rubric"}
     assert "- **assistant**" in (folder / "session.md").read_text()
     clips = list((folder / "session").iterdir())
     assert clips

@@ -1,5 +1,6 @@
 """What a dialogue evaluation wrote, intervals over sessions against the bootstrap of session means, and the report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,20 @@ def test_the_table_compares_and_stands_where_nothing_could_be_scored(folder: Pat
     lines = [line.split() for line in as_lines(table({"before": start, "after": silent}, "t", 0.95, 500))]
     assert ["quality", "0.500", "nan", "-"] in lines
     assert ["win", "rate,", "%", "-", "-"] in lines
+
+
+def test_a_judge_decides_wins_of_its_own_and_what_it_costs_is_no_score() -> None:
+    def rated(label: str, *ratings: float) -> DialogueResult:
+        replies = [reply(session, 1, 0.5) for session in "abcd"]
+        scores = [{"quality": 0.5, "rubric.rubric": rating, "rubric.tokens": 90.0} for rating in ratings]
+        return result(label, *(replace(r, scores=s) for r, s in zip(replies, scores, strict=True)))
+
+    results = {"before": rated("before", 0.2, 0.2, 0.2, 0.2), "after": rated("after", 0.3, 0.3, 0.1, 0.2)}
+    shown = as_lines(table(results, "t", 0.95, 500, won_by=("quality", "rubric.rubric")))
+    rows = [line.split()[:-2] for line in shown]
+    assert ["win", "rate,", "%", "50.0"] in rows  # ties alone
+    assert ["win", "rate", "by", "rubric.rubric,", "%", "62.5"] in rows  # two won, one lost, one tie
+    assert results["after"].names == ["quality", "rubric.rubric"]
 
 
 def test_a_session_is_written_with_its_clips(folder: Path) -> None:

@@ -9,11 +9,14 @@ import pytest
 import yaml
 
 from rewards.judge import Preference, RubricScore
+from rewards.judge.judging import PairJudge, RubricJudge
+from rewards.judge.settings import JudgeSettings
 from rewards.plugin import check_rewards
 from rewards.pool import RewardPool
 from rewards.types import RewardInput
 from rlhf_platform.errors import RecipeError
 from rlhf_platform.recipe.schema import RewardConfig
+from rlhf_platform.recipe.validate_dialogue import DEFAULT_PROMPTS
 from rlhf_platform.types import Failed
 from tests.rewards.judge.endpoint import Body, endpoint, prefers, shown
 
@@ -29,6 +32,14 @@ def sample(text: str, reference: str = "you are paul", **metadata: object) -> Re
 
 def scored(reward: Preference | RubricScore, given: RewardInput) -> Any:
     return asyncio.run(reward(given))
+
+
+def test_the_recipe_knows_what_judges_are_asked_with_where_it_does_not_say() -> None:
+    settings = JudgeSettings(judge=NOBODY)
+    assert {
+        "Preference": {"prompt": PairJudge(settings).prompt.name},
+        "RubricScore": {"prompt": RubricJudge(settings).prompt.name, "rubric": RubricScore(judge=NOBODY).rubric},
+    } == DEFAULT_PROMPTS
 
 
 def test_a_better_reply_is_worth_phi_of_its_level() -> None:
