@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from rewards.judge.model import SMOLLM2, check_chat_template, fingerprint, model_folder
+from rewards.judge.model import SMOLLM2, check_chat_template, fingerprint, model_folder, with_lora
 from rlhf_platform.errors import ClusterError, RecipeError, WaitTimeout
 
 HOST = "127.0.0.1"
@@ -28,10 +28,10 @@ _SHOWN = 15
 class JudgeServer:
     """vLLM serving one judge to OpenAI clients. A context manager; `close` kills it, and it dies with this process.
 
-    `model`: `smollm2`, a folder in Hugging Face layout or a name on the hub. `folder`: for its log, and for `smollm2`
-    the weights, written once. `threads`: cores to compute on without a GPU; `gpus`: how many to split the model over.
-    `adapter`: folder of a LoRA. `max_tokens`: prompt and answer together. `kv_cache_gib`: memory of the KV cache.
-    `start_timeout`: seconds to load.
+    `model`: `smollm2`, a folder in Hugging Face layout or a name on the hub. `folder`: for its log and the weights that
+    it makes, once each: those of `smollm2`, and where there is no GPU those with the LoRA of folder `adapter` in them.
+    `threads`: cores to compute on without a GPU; `gpus`: how many to split the model over. `max_tokens`: prompt and
+    answer together. `kv_cache_gib`: memory of the KV cache. `start_timeout`: seconds to load.
     """
 
     def __init__(
@@ -89,7 +89,10 @@ class JudgeServer:
         """
         path = model_folder(self._model, self._folder, f"{self._key}.model")
         check_chat_template(path, self._model, f"{self._key}.model")
-        rank = _rank(Path(self._adapter), f"{self._key}.adapter") if self._adapter else 0
+        rank = _rank(Path(self._adapter), f"{self._key}.lora") if self._adapter else 0
+        if rank and not self._gpus:
+            path = with_lora(path, Path(self._adapter), self._dtype, self._folder, f"{self._key}.lora")
+            rank = 0
         self._folder.mkdir(parents=True, exist_ok=True)
         self._port = _free_port()
         with self.log.open("ab") as log:
@@ -130,9 +133,10 @@ class JudgeServer:
             process.stdin.close()
 
     def _arguments(self, path: str, rank: int) -> list[str]:
+        """`rank` of the LoRA that vLLM computes beside the weights; 0 for none."""
         options: dict[str, Any] = {
             "model": path,
-            "served-model-name": self._base,
+            "served-model-name": self._base if rank else self.model,
             "host": HOST,
             "port": self._port,
             "dtype": self._dtype,

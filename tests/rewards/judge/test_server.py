@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rewards.judge import Exchange, JudgeSettings, PairJudge, RubricJudge
+from rewards.judge.model import with_lora
 from rewards.judge.rubric import load_rubric
 from rewards.judge.server import JudgeServer
 from rlhf_platform.errors import ClusterError, RecipeError
@@ -149,8 +150,49 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_lora_that_is_not_there_is_refused(tmp_path: Path) -> None:
     model = write_llama(tmp_path / "llama", TEMPLATE)
-    with pytest.raises(RecipeError, match=r"judges\[0\].adapter is .*adapter_config.json"):
+    with pytest.raises(RecipeError, match=r"judges\[0\].lora is .*adapter_config.json"):
         JudgeServer(str(model), tmp_path, adapter=str(tmp_path)).start()
+
+
+def write_lora(model: Path, folder: Path) -> Path:
+    """A random LoRA of rank 4 in the attention of a model."""
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(model), settings).save_pretrained(folder)
+    return folder
+
+
+def test_a_merged_lora_says_what_peft_says_with_it_beside_the_weights(tmp_path: Path) -> None:
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = write_llama(tmp_path / "llama", TEMPLATE)
+    lora = write_lora(model, tmp_path / "lora")
+    merged = with_lora(str(model), lora, "float32", tmp_path, "judges[0].lora")
+    assert AutoTokenizer.from_pretrained(merged).chat_template == TEMPLATE
+    ids = torch.arange(2, 40)[None]
+    plain = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        before = plain(ids).logits
+        beside = peft.PeftModel.from_pretrained(plain, str(lora))(ids).logits
+        found = AutoModelForCausalLM.from_pretrained(merged)(ids).logits
+    torch.testing.assert_close(found, beside, atol=1e-5, rtol=1e-4)
+    assert (beside - before).abs().max() > 1e-2
+    written = Path(merged, "model.safetensors").stat()
+    assert with_lora(str(model), lora, "float32", tmp_path, "judges[0].lora") == merged
+    assert Path(merged, "model.safetensors").stat() == written, "it is merged once"
+
+
+def test_a_lora_of_another_model_is_refused(tmp_path: Path) -> None:
+    model = write_llama(tmp_path / "llama", TEMPLATE)
+    lora = write_lora(model, tmp_path / "lora")
+    config = lora / "adapter_config.json"
+    config.write_text(config.read_text().replace('"v_proj"', '"w_proj"').replace('"q_proj"', '"u_proj"'))
+    with pytest.raises(RecipeError, match=r"judges\[0\].lora is .*: it does not fit the judge's model"):
+        JudgeServer(str(model), tmp_path, adapter=str(lora)).start()
 
 
 @pytest.mark.slow
