@@ -161,7 +161,7 @@ class RewardConfig:
     judge: str = ""
     """The model that the function asks for its opinion: one of `judges` by its name, whose address is then passed to it
     as keyword `judge`, or a name, folder or URL, passed as it is. What judges in training may not judge in the
-    evaluation (law 8)."""
+    evaluation (law 8); one of `judges` may if its prompt or rubric is another."""
     part: str = ""
     """Of an answer that is a dict, the number that counts; the others are logged only. Empty: their sum counts."""
     range: list[float] = field(default_factory=list)
