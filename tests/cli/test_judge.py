@@ -68,13 +68,14 @@ def test_an_ablation_and_attacks_are_tables_of_their_own(judge: Endpoint) -> Non
     code, out, _ = rlhf("recipe.yaml", "--ablate", "--attacks", "--limit", "2")
     assert code == 0
     assert "24 trials of 12 attacks on 2 pairs; 0 failed" in out
-    assert out.splitlines()[-3].startswith("bound: wins of a bad reply rise by at most 0.0 % points")
+    # No verdict was turned; of two pairs that says little: 1 - 0.025 ** (1 / 2).
+    assert out.splitlines()[-3].startswith("bound: wins of a bad reply rise by at most 84.2 % points")
     written = json.loads(Path("runs/mine-judge/calibration.json").read_text())["judges"]["short"]
     assert [(each["name"], each["swap"]) for each in written["ablation"]][-2:] == [
         ("expected", False),
         ("expected", True),
     ]
-    assert (written["injection"]["bound"], written["injection"]["trials"]) == (0.0, 24)
+    assert (written["injection"]["bound"], written["injection"]["trials"]) == (pytest.approx(0.8419, abs=1e-4), 24)
 
 
 def test_below_the_minimum_is_exit_code_1_with_the_figures_written(judge: Endpoint) -> None:

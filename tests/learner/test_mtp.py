@@ -71,6 +71,7 @@ def _one_rank(rank: int, port: int, checkpoint: Path, clips: list[Prompt], out: 
     }
     found |= refitted(checkpoint, meeting, clips, out.parent)
     torch.save(found, out)
+    torch.distributed.destroy_process_group()
 
 
 def refitted(checkpoint: Path, meeting: Rendezvous, clips: list[Prompt], folder: Path) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def _two_ranks(rank: int, port: int, checkpoint: Path, clips: list[Prompt], out:
     found = {str(joint): moved(recipe_for(zero_stage=1), checkpoint, meeting, clips, joint) for joint in (False, True)}
     if rank == 0:
         torch.save(found, out)
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,7 @@ def _fit(rank: int, port: int, checkpoint: Path, prompts: list[Prompt], out: Pat
         recipe, checkpoint, prompts, Rendezvous(0, 1, "127.0.0.1", port, 60), out, lambda *it: said.append(it)
     )
     torch.save([found, said], out / "said.pt")
+    torch.distributed.destroy_process_group()
 
 
 def test_heads_are_fitted_in_two_stages_and_saved_beside_the_backbone(
@@ -184,6 +187,7 @@ def _fit_at(rank: int, port: int, stage: int, checkpoint: Path, prompts: list[Pr
     fit_heads(recipe, checkpoint, prompts, meeting, out, lambda _, loss: said.append(loss))
     if rank == 0:
         torch.save(said, out / "said.pt")
+    torch.distributed.destroy_process_group()
 
 
 def test_both_stages_have_the_same_losses_on_two_ranks_whole_and_divided(
