@@ -55,6 +55,7 @@ def test_the_quickstart_runs_through_and_ends_with_a_session_to_hear(tmp_path: P
 
 
 def test_a_judge_that_does_no_better_than_asked_starts_no_run(tmp_path: Path) -> None:
-    said = finish(tmp_path, "run", RECIPE, "name=all", *KEYS, "judges[0].calibration.minimum=1", code=2)
+    untrained = ("judges[0].lora=''", "judges[0].calibration.minimum=1")
+    said = finish(tmp_path, "run", RECIPE, "name=all", *KEYS, *untrained, code=2)
     assert "judges[0].calibration.minimum is 1: judge 'small'" in said
     assert not (tmp_path / "runs" / "all" / "metrics.jsonl").exists()
