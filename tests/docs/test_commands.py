@@ -49,7 +49,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 LANGUAGES = {"bash", "python", "yaml", "json", "text"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-HEAVY = r"vllm |rlhf doctor|.*from_pretrained"
+HEAVY = r"vllm |rlhf doctor|python benchmarks/|.*from_pretrained"
 """What takes seconds to import."""
 
 
