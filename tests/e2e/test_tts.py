@@ -25,6 +25,7 @@ KEYS = [
     "dpo:algorithm.batch_size=8",
     "ppo:steps=2",
     "ppo:rollout.prompts_per_step=4",
+    "ppo:algorithm.group_size=4",
     "ppo:algorithm.critic_warmup=1",
 ]
 
