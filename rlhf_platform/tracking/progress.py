@@ -36,6 +36,11 @@ class Phase:
             self._display.bars.update(self._task, total=total)
         self.update(done)
 
+    def drop(self) -> None:
+        """Take its bar away."""
+        if self._display.bars and self._task is not None:
+            self._display.bars.remove_task(self._task)
+
     def update(self, done: int, numbers: str = "", *, always: bool = False) -> None:
         """`done` of the phase's total. `always`: print a plain line however recent the last one is."""
         if self._display.bars and self._task is not None:
@@ -74,6 +79,13 @@ class Display:
         """A bar (or lines) for the time of the block. `done`: what was done before, in an earlier start."""
         if not self.console.is_terminal:
             yield Phase(self, name, total, done)
+            return
+        if self.bars:  # within another phase, whose bar goes on below
+            inner = Phase(self, name, total, done)
+            try:
+                yield inner
+            finally:
+                inner.drop()
             return
         columns = (
             TextColumn("{task.description}"),

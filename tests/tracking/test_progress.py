@@ -128,3 +128,22 @@ def test_samples_without_a_reward_are_told_with_it() -> None:
     metrics = {"reward": 0.5, "sample_wer": 0.1, "kl": 0.0, "logprob_diff_max": 0.0, "probe_diff_max": 0.0}
     assert step_numbers(metrics | {"reward_failed": 0.0}).startswith("reward 0.500  WER")
     assert step_numbers(metrics | {"reward_failed": 3.0}).startswith("reward 0.500 (3 samples without)  WER")
+
+
+def test_on_a_terminal_a_phase_within_a_phase_has_a_bar_of_its_own_and_leaves_the_other_alone() -> None:
+    file = io.StringIO()
+    display = Display(Console(file=file, width=200, force_terminal=True))
+    with display.phase("RL step", 4) as outer:
+        bars = display.bars
+        assert bars is not None
+        outer.update(1)
+        with display.phase("ask judge small again", 2) as inner:
+            inner.update(1)
+            assert [(task.description, task.completed) for task in bars.tasks] == [
+                ("RL step", 1),
+                ("ask judge small again", 1),
+            ]
+        outer.update(2)
+        assert display.bars is bars
+        assert [(task.description, task.completed) for task in bars.tasks] == [("RL step", 2)]
+    assert display.bars is None
